@@ -1,0 +1,270 @@
+"""Recipes: what a model is made of and how it is trained, as frozen, typed objects read from YAML.
+
+A recipe file may name one ``base:`` (another recipe of the same folder); it then only states what differs.
+Unknown keys, wrong types and values outside the allowed set are errors that name the file, the path inside it,
+what was found and what is allowed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used; the message says where, what was found and what is allowed."""
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class ImageConfig(_Section):
+    """How a camera image becomes network input.
+
+    The full image is resized to a given WIDTH (aspect ratio kept), then cropped to ``size``: bottom rows, centre columns.
+    """
+
+    size: tuple[int, int]
+    """Network input (height, width), pixels."""
+    resized_width: int
+    """Width after resizing, before the crop, at test time (the original: 0.48 x 1600 = 768)."""
+    train_resized_width: tuple[int, int]
+    """Uniform range of the same in training (the original: 0.38..0.55 x 1600 = 608..880)."""
+    train_rotation_deg: float = 5.4
+    """Training rotation is uniform in +- this angle, degrees."""
+    train_flip: bool = True
+    resize: Literal["pil_bicubic", "reduced"] = "pil_bicubic"
+    """``pil_bicubic``: antialiased bicubic of the full image, as the original. ``reduced``: JPEG decoded at half scale
+    where the target is at most half as wide, then area-averaged; faster, other pixels."""
+
+
+class BevAugmentConfig(_Section):
+    """Training augmentation of the whole scene in the BEV frame."""
+
+    scale: tuple[float, float] = (0.9, 1.1)
+    rotation: tuple[float, float] = (0.0, 0.0)
+    """Uniform range, rad (the original: 0 for camera+radar models, +-pi/4 for the teacher)."""
+    translation_std: float = 0.5
+    """Standard deviation per axis, m."""
+    flip_x: bool = True
+    flip_y: bool = True
+
+
+class BevConfig(_Section):
+    """The BEV grid all branches share, in the BEV frame (x right, y forward), metres.
+
+    Every BEV tensor is (..., nx, ny): rows are x, columns are y, both from their lower bound (quirk Q2 of the original).
+    """
+
+    x_range: tuple[float, float] = (-54.0, 54.0)
+    y_range: tuple[float, float] = (-54.0, 54.0)
+    z_range: tuple[float, float] = (-5.0, 3.0)
+    cell: float = 0.6
+    """Edge of a square cell."""
+
+    def __post_init__(self) -> None:
+        for axis, (lower, upper) in (("x", self.x_range), ("y", self.y_range)):
+            cells = (upper - lower) / self.cell
+            if upper <= lower or abs(cells - round(cells)) > 1e-6 or round(cells) % 4:
+                raise ValueError(
+                    f"{axis}_range: expected (lower, upper) spanning a multiple of four cells of {self.cell} m, "
+                    f"got {(lower, upper)}"
+                )
+
+    @property
+    def nx(self) -> int:
+        """Number of cells along x."""
+        return round((self.x_range[1] - self.x_range[0]) / self.cell)
+
+    @property
+    def ny(self) -> int:
+        """Number of cells along y."""
+        return round((self.y_range[1] - self.y_range[0]) / self.cell)
+
+
+class CameraConfig(_Section):
+    """Camera branch: image backbone, neck to stride 8, lift-splat view transform."""
+
+    backbone: Literal["resnet50", "resnet18", "swin_t"]
+    backbone_width: int = 64
+    """Channels of the ResNet stem; every stage scales with it."""
+    neck: Literal["second_fpn", "generalized_lss_fpn"]
+    neck_channels: int
+    """second_fpn: channels of EACH of its four branches (concatenated); generalized_lss_fpn: output channels."""
+    view_transform: Literal["lss", "depth_lss"] = "lss"
+    depth: tuple[float, float, float] = (1.0, 60.0, 1.0)
+    """Depth bins: first, end (exclusive), step, m."""
+    channels: int = 80
+    """Channels of the camera BEV map."""
+
+
+class RadarConfig(_Section):
+    """Radar branch: pillars of the BEV grid, per-point MLP, maximum, scatter, optional calibration block."""
+
+    sweeps: int = 6
+    max_points_per_pillar: int = 20
+    max_pillars: tuple[int, int] = (30000, 60000)
+    """Training, inference."""
+    channels: tuple[int, ...] = (256, 256, 256, 256)
+    calibration: bool = False
+    """Three dilated convolutions on the radar map (CRKD's student) and an activation head for its distillation loss."""
+
+
+class FuserConfig(_Section):
+    """Fusion of the camera map with the radar (or LiDAR) map."""
+
+    type: Literal["gated", "conv"] = "gated"
+    channels: int = 256
+
+
+class DecoderConfig(_Section):
+    """BEV decoder: three residual stages at strides 2, 4, 4, then an FPN back to full resolution."""
+
+    channels: tuple[int, int, int] = (128, 256, 512)
+    blocks: tuple[int, int, int] = (2, 2, 2)
+    out_channels: int = 256
+
+
+class HeadConfig(_Section):
+    """CenterHead: one heat map per class, six tasks, and how boxes are read from them."""
+
+    channels: int = 64
+    heatmap_bias: float | None = None
+    """Initial bias of the heat-map outputs; None: the layer's default, as in the released code (quirk Q9)."""
+    min_radius: int = 2
+    """Least radius of a target Gaussian, cells."""
+    gaussian_overlap: float = 0.1
+    max_boxes: int = 500
+    """Target slots per task and sample, and heat-map peaks read per class."""
+    score_threshold: float = 0.1
+    post_max_boxes: int = 83
+    """Boxes kept per task after non-maximum suppression."""
+    velocity_code_weight: float = 1.0
+    """Weight of velocity in the box loss (the original's teacher: 0.2)."""
+    detection_range: float = 61.2
+    """Boxes whose centre lies beyond +- this in x or y are dropped, m."""
+
+
+class ModelConfig(_Section):
+    """The network."""
+
+    camera: CameraConfig
+    radar: RadarConfig
+    fuser: FuserConfig = FuserConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    head: HeadConfig = HeadConfig()
+
+
+class TrainConfig(_Section):
+    """Optimisation."""
+
+    steps: int
+    batch_size: int
+    """Samples per process and step."""
+    learning_rate: float = 2e-4
+    final_learning_rate_ratio: float = 1e-3
+    warmup_steps: int = 500
+    warmup_ratio: float = 1 / 3
+    weight_decay: float = 0.01
+    gradient_clip: float = 35.0
+    """L2 norm."""
+    ema_decay: float = 0.0
+    """Decay of the exponential moving average of the weights that is evaluated and saved; 0: the raw weights."""
+
+
+class Recipe(_Section):
+    """One row of the results table."""
+
+    name: str
+    description: str
+    image: ImageConfig
+    bev: BevConfig
+    model: ModelConfig
+    train: TrainConfig
+    bev_augment: BevAugmentConfig = BevAugmentConfig()
+
+
+def recipe_folder() -> Path:
+    """The folder of shipped recipes: ``config/recipes`` of the source tree, else the installed share folder.
+
+    Raises:
+        RecipeError: neither exists.
+    """
+    root = Path(__file__).resolve().parents[1]
+    candidates = [root / "config" / "recipes"]
+    spec = importlib.util.find_spec("crkd_core")
+    if spec is not None and spec.origin is not None:
+        # <prefix>/lib/pythonX.Y/site-packages/crkd_core -> <prefix>/share/crkd_ros
+        candidates.append(Path(spec.origin).parents[4] / "share" / "crkd_ros" / "config" / "recipes")
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise RecipeError(f"recipe folder: not found at {' or '.join(map(str, candidates))}; reinstall crkd_ros")
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a recipe by name (``student_r50``) or by the path of a YAML file.
+
+    Raises:
+        RecipeError: unknown name, unreadable file, wrong key or value.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = recipe_folder() / f"{name_or_path}.yaml"
+        if not path.is_file():
+            known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
+            raise RecipeError(f"recipe '{name_or_path}': unknown; expected one of {known}, or the path of a .yaml file")
+    values = _resolved(path, seen=())
+    values.setdefault("name", path.stem)
+    return recipe_from_dict(values, source=str(path))
+
+
+def recipe_from_dict(values: dict[str, Any], source: str) -> Recipe:
+    """A validated recipe from plain values (as stored beside a checkpoint).
+
+    Raises:
+        RecipeError: wrong key or value; the message starts with ``source``.
+    """
+    try:
+        return msgspec.convert(values, Recipe)
+    except msgspec.ValidationError as error:
+        raise RecipeError(f"{source}: {error}") from None
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Plain values of a resolved recipe, ready for JSON or YAML."""
+    values = msgspec.to_builtins(recipe)
+    assert isinstance(values, dict)
+    return values
+
+
+def _resolved(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path in seen:
+        raise RecipeError(f"{path}: base: recipes name each other in a circle: {' -> '.join(p.stem for p in seen)}")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: expected a mapping at the top, got {type(values).__name__}")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    inherited = _resolved(path.parent / f"{base}.yaml", (*seen, path))
+    inherited.pop("name", None)
+    return _merged(inherited, values)
+
+
+def _merged(base: dict[str, Any], diff: dict[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in diff.items():
+        known = out.get(key)
+        out[key] = _merged(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return out

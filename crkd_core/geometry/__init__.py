@@ -1,0 +1,1 @@
+"""Rigid transforms and rotated rectangles."""
