@@ -14,8 +14,10 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from crkd_core.cli import UserError
 
-class RecipeError(ValueError):
+
+class RecipeError(UserError):
     """A recipe that cannot be used; the message says where, what was found and what is allowed."""
 
 
