@@ -1,0 +1,1 @@
+"""Inference: a SensorFrame in, Detections out; and the frame assembler that live and offline use share."""

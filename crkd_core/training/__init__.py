@@ -1,0 +1,1 @@
+"""Optimisation, schedules, and evaluation with the official metric."""

@@ -1,0 +1,183 @@
+"""The training loop: one Lightning module over plain torch parts, steps counted, exactly resumable.
+
+A sample is addressed by its global position (step x batch), so a run that is resumed at step s reads exactly what it would
+have read: see ``crkd_core.data.dataset``.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from crkd_core.cli import UserError
+from crkd_core.config import Recipe
+from crkd_core.data.dataset import StepSampler, TrainingBatch, TrainingSet, collate_training
+from crkd_core.models.center_loss import center_loss
+from crkd_core.models.center_targets import center_targets
+from crkd_core.models.detector import FusionDetector
+from crkd_core.training.schedule import learning_rate_factor, optimizer
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingError(UserError):
+    """Training cannot start or go on."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Where and how to run; what to train is the recipe's.
+
+    Attributes:
+        out: folder for logs and the resume state.
+        seed: of weights, order and augmentation.
+        workers: data loading processes.
+        precision: Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``.
+        resume: go on from ``<out>/last.ckpt``.
+        save_every: steps between two resume states.
+        max_minutes: stop early after this wall time (a resume state is written); 0: no limit.
+        progress: show a progress bar.
+    """
+
+    out: Path
+    seed: int = 0
+    workers: int = 2
+    precision: str = "32-true"
+    resume: bool = False
+    save_every: int = 500
+    max_minutes: float = 0.0
+    progress: bool = True
+
+
+class DetectionTraining(lightning.LightningModule):
+    """Forward, targets, loss and optimiser of a camera+radar detector."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.model = FusionDetector(recipe)
+
+    def training_step(self, batch: TrainingBatch, batch_index: int) -> torch.Tensor:
+        """The summed loss of one batch.
+
+        Raises:
+            TrainingError: a loss that is not finite; names the loss, the step and the samples.
+        """
+        output = self.model(batch.inputs)
+        targets = center_targets(batch.boxes, batch.labels, self.recipe)
+        losses = center_loss(output.tasks, targets, self.recipe.model.head)
+        total = torch.stack(list(losses.values())).sum()
+        if self.global_step % 50 == 0:
+            self._report(losses, total, batch)
+        return total
+
+    def _report(self, losses: dict[str, torch.Tensor], total: torch.Tensor, batch: TrainingBatch) -> None:
+        # Reading a loss waits for the GPU, hence not at every step; a NaN stays a NaN, so none is missed.
+        bad = [name for name, loss in losses.items() if not torch.isfinite(loss)]
+        if bad:
+            raise TrainingError(
+                f"step {self.global_step}: {', '.join(bad)} not finite on samples {', '.join(batch.tokens)}; "
+                "lower the learning rate or use bf16"
+            )
+        self.log("loss", total.detach(), prog_bar=True)
+        heatmap = sum(float(loss.detach()) for name, loss in losses.items() if "heatmap" in name)
+        self.log("heatmap", heatmap, prog_bar=True)
+        self.log("lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a schedule by step."""
+        adamw = optimizer(self.model, self.recipe.train)
+        schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: learning_rate_factor(step, self.recipe.train))
+        return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: TrainingBatch, device: torch.device, dataloader_idx: int) -> TrainingBatch:
+        """Batches are dataclasses of tensors with their own ``to``."""
+        return batch.to(device)
+
+
+def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> FusionDetector:
+    """Train from scratch, or resume; returns the trained model on the CPU in eval mode (averaged weights if the recipe asks).
+
+    Raises:
+        TrainingError: nothing to resume, no sample, a loss that is not finite.
+    """
+    if len(samples) == 0:
+        raise TrainingError("training set: no sample; check the data root and split")
+    lightning.seed_everything(options.seed, workers=True, verbose=False)
+    last = options.out / "last.ckpt"
+    done = _resumed_step(last) if options.resume else 0
+    module = DetectionTraining(recipe)
+    module.model.to(memory_format=torch.channels_last)
+    loader = _loader(samples, recipe, options, start_step=done)
+    trainer = lightning.Trainer(
+        max_steps=recipe.train.steps,
+        max_epochs=-1,
+        max_time={"minutes": options.max_minutes} if options.max_minutes else None,
+        precision=options.precision,  # type: ignore[arg-type]
+        gradient_clip_val=recipe.train.gradient_clip,
+        callbacks=_callbacks(recipe, options),
+        logger=_loggers(options),
+        default_root_dir=options.out,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        log_every_n_steps=50,
+        enable_progress_bar=options.progress,
+    )
+    trainer.fit(module, loader, ckpt_path=last if options.resume else None, weights_only=True)
+    trainer.save_checkpoint(last)
+    return module.model.cpu().eval()
+
+
+def _resumed_step(last: Path) -> int:
+    if not last.is_file():
+        raise TrainingError(f"resume: {last} not found; start without --resume, or name the folder of the run")
+    return int(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
+
+
+def _loader(
+    samples: TrainingSet, recipe: Recipe, options: TrainingOptions, *, start_step: int
+) -> DataLoader[TrainingBatch]:
+    batch = recipe.train.batch_size
+    return DataLoader(
+        samples,  # type: ignore[arg-type]
+        batch_size=batch,
+        sampler=StepSampler(
+            len(samples), seed=options.seed, start=start_step * batch, stop=recipe.train.steps * batch
+        ),
+        num_workers=options.workers,
+        collate_fn=collate_training,
+        persistent_workers=options.workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if options.workers else None,
+    )
+
+
+def _callbacks(recipe: Recipe, options: TrainingOptions) -> list[Callback]:
+    callbacks: list[Callback] = [
+        ModelCheckpoint(
+            dirpath=options.out,
+            filename="last",
+            every_n_train_steps=options.save_every,
+            save_top_k=1,
+            enable_version_counter=False,
+        )
+    ]
+    if options.progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=20))
+    if recipe.train.ema_decay > 0:
+        from lightning.pytorch.callbacks import EMAWeightAveraging
+
+        callbacks.append(EMAWeightAveraging(decay=recipe.train.ema_decay))
+    return callbacks
+
+
+def _loggers(options: TrainingOptions) -> list[Logger]:
+    return [CSVLogger(options.out, name="log"), TensorBoardLogger(options.out, name="tensorboard")]

@@ -1,0 +1,36 @@
+"""Optimiser and learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from crkd_core.config import TrainConfig
+
+
+def optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over all parameters, as the original: weight decay on norms and biases too, none on relative position biases."""
+    decayed, free = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (free if "relative_position_bias_table" in name else decayed).append(parameter)
+    groups = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.learning_rate,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=config.weight_decay,
+    )
+
+
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
+    """Factor on the learning rate at optimisation step ``step`` (from 0): linear warm-up times a cosine over all steps."""
+    low = config.final_learning_rate_ratio
+    progress = min(step / max(1, config.steps), 1.0)
+    cosine = low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
+    if step >= config.warmup_steps:
+        return cosine
+    return cosine * (config.warmup_ratio + (1 - config.warmup_ratio) * step / config.warmup_steps)

@@ -1,0 +1,42 @@
+"""Learning rate and parameter groups."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from crkd_core.config import TrainConfig
+from crkd_core.training.schedule import learning_rate_factor, optimizer
+
+CONFIG = TrainConfig(steps=1000, batch_size=1, learning_rate=1.0, warmup_steps=100)
+
+
+def test_warm_up_starts_at_its_ratio_and_grows_linearly() -> None:
+    assert learning_rate_factor(0, CONFIG) == pytest.approx(1 / 3)
+    without = TrainConfig(steps=1000, batch_size=1, warmup_steps=0)
+    ratio = learning_rate_factor(50, CONFIG) / learning_rate_factor(50, without)
+    assert ratio == pytest.approx(1 / 3 + 2 / 3 * 0.5)
+
+
+def test_cosine_is_half_way_in_the_middle_and_ends_at_its_ratio() -> None:
+    assert learning_rate_factor(500, CONFIG) == pytest.approx(1e-3 + 0.999 / 2)
+    assert learning_rate_factor(1000, CONFIG) == pytest.approx(1e-3)
+    assert learning_rate_factor(1500, CONFIG) == pytest.approx(1e-3)
+    quarter = 1e-3 + 0.999 * 0.5 * (1 + math.cos(math.pi / 4))
+    assert learning_rate_factor(250, CONFIG) == pytest.approx(quarter)
+
+
+def test_only_relative_position_biases_are_free_of_weight_decay() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+            self.relative_position_bias_table = nn.Parameter(torch.zeros(4))
+            self.frozen = nn.Parameter(torch.zeros(2), requires_grad=False)
+
+    groups = optimizer(Net(), CONFIG).param_groups
+    decays = {group["weight_decay"]: [p.numel() for p in group["params"]] for group in groups}
+    assert decays == {0.01: [3, 3], 0.0: [4]}
