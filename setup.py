@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "crkd_ros"
+PACKAGES = ("crkd_core", "crkd_ros", "rosbag_tools")
 ROOT = Path(__file__).resolve().parent
 
 # What lies beside the packages and is installed to share/crkd_ros, with its folders.
@@ -61,7 +62,7 @@ setup(
     maintainer_email="crkd-ros@example.com",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["crkd_core", "crkd_core.*", "crkd_ros", "crkd_ros.*", "rosbag_tools", "rosbag_tools.*"]),
+    packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
     package_data={"": ["py.typed", "*.yaml", "*.json", "*.xml"]},
     data_files=shared_files(),
     zip_safe=False,
