@@ -1,0 +1,76 @@
+"""Evaluations as text tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from crkd_core.training.metrics import TP_ERRORS, ClassMetrics, Metrics, Summary
+
+_ERROR_HEADS = ("ATE m", "ASE", "AOE rad", "AVE m/s", "AAE")
+
+
+def metrics_table(metrics: Metrics, *, ceiling: Metrics | None = None) -> str:
+    """A table for terminals: one line a class, then the two kinds of means, then hints.
+
+    Args:
+        metrics: an evaluation.
+        ceiling: the evaluation of perfect network outputs on the same samples; its AP is printed beside.
+    """
+    distances = list(next(iter(metrics.classes.values())).ap_by_distance)
+    heads = ["class", "truths", "boxes", "AP", *(f"@{d} m" for d in distances), *_ERROR_HEADS]
+    rows = [_class_row(name, figures) for name, figures in metrics.classes.items()]
+    if ceiling is not None:
+        heads.insert(4, "ceiling")
+        for row, name in zip(rows, metrics.classes, strict=True):
+            row.insert(4, _number(ceiling.classes[name].ap if metrics.classes[name].truths else None))
+    lines = [_table(heads, rows), ""]
+    lines += [_means_table(metrics, ceiling)]
+    lines += [f"hint: {hint}" for hint in metrics.hints]
+    return "\n".join(lines)
+
+
+def _means_table(metrics: Metrics, ceiling: Metrics | None) -> str:
+    heads = ["means over", "mAP", "NDS", "mATE m", "mASE", "mAOE rad", "mAVE m/s", "mAAE"]
+    rows = [_summary_row("all ten classes (official)", metrics.official)]
+    number = len(metrics.present_classes)
+    if metrics.present is not None:
+        rows.append(_summary_row(f"the {number} with ground truth", metrics.present))
+    if ceiling is not None and ceiling.present is not None:
+        rows.append(_summary_row(f"ceiling of the {number}", ceiling.present))
+    return _table(heads, rows)
+
+
+def latency_table(stages: Mapping[str, tuple[float, float, float]]) -> str:
+    """Stage -> (median, 95th percentile, maximum), ms."""
+    rows = [[name, *(f"{value:.1f}" for value in values)] for name, values in stages.items()]
+    return _table(["latency", "median ms", "p95 ms", "max ms"], rows)
+
+
+def _class_row(name: str, figures: ClassMetrics) -> list[str]:
+    seen = figures.truths > 0
+    return [
+        name,
+        str(figures.truths),
+        str(figures.predictions),
+        *(_number(ap if seen else None) for ap in (figures.ap, *figures.ap_by_distance.values())),
+        *(_number(figures.error(error) if seen else None) for error in TP_ERRORS),
+    ]
+
+
+def _summary_row(name: str, figures: Summary) -> list[str]:
+    return [name, *(_number(value) for value in (figures.mAP, figures.NDS, *figures.errors))]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
+
+    def line(cells: list[str]) -> str:
+        rest = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        return "  ".join([cells[0].ljust(widths[0]), *rest]).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([line(heads), rule, *(line(row) for row in rows)])
