@@ -1,0 +1,180 @@
+"""Camera images and camera models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crkd_core.types import FloatArray
+from crkd_ros.conversions.errors import ConversionError
+from crkd_ros.conversions.geometry import header_message
+from crkd_ros.conversions.messages import Messages
+
+JPEG_MAGIC = b"\xff\xd8\xff"
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+CHANNELS = {"rgb8": 3, "bgr8": 3, "mono8": 1}
+
+
+@dataclass(frozen=True)
+class CameraModel:
+    """What a ``CameraInfo`` says.
+
+    Attributes:
+        intrinsics: K, (3, 3) float64, pixels of the full image.
+        width: of the full image, pixels.
+        height: of the full image, pixels.
+        distortion: plumb_bob coefficients (k1, k2, p1, p2, k3), float64; None for a rectified image.
+    """
+
+    intrinsics: FloatArray
+    width: int
+    height: int
+    distortion: FloatArray | None = None
+
+
+def encoded_image_of(message: Any, *, source: str) -> bytes:
+    """The JPEG or PNG bytes of a ``sensor_msgs/CompressedImage``, untouched.
+
+    Raises:
+        ConversionError: neither JPEG nor PNG, judged by the first bytes.
+    """
+    data = memoryview(message.data).tobytes()
+    if not data.startswith((JPEG_MAGIC, PNG_MAGIC)):
+        raise ConversionError(
+            f"{source}: expected JPEG or PNG data, got {len(data)} bytes starting with '{data[:8].hex(' ')}' "
+            f"(format: '{message.format}')"
+        )
+    return data
+
+
+def rgb_image_of(message: Any, *, source: str) -> NDArray[np.uint8]:
+    """The pixels of a ``sensor_msgs/Image``: (H, W, 3) uint8 RGB; a view of the message for rgb8 and bgr8.
+
+    Raises:
+        ConversionError: an encoding other than rgb8, bgr8 and mono8, or fewer bytes than the size asks for.
+    """
+    channels = CHANNELS.get(message.encoding)
+    if channels is None:
+        raise ConversionError(
+            f"{source}: image encoding '{message.encoding}' is not supported; expected one of {', '.join(CHANNELS)}"
+        )
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    data: NDArray[np.uint8] = np.frombuffer(message.data, dtype=np.uint8)
+    if step < width * channels or len(data) < height * step:
+        raise ConversionError(
+            f"{source}: a {width} x {height} {message.encoding} image needs {width * channels} bytes in each row, got "
+            f"{len(data)} bytes in rows of {step}"
+        )
+    rows = data[: height * step].reshape(height, step)[:, : width * channels]
+    pixels = rows.reshape(height, width, channels)
+    if message.encoding == "mono8":
+        return np.repeat(pixels, 3, axis=2)
+    return pixels[..., ::-1] if message.encoding == "bgr8" else pixels
+
+
+def image_of(message: Any, *, source: str) -> bytes | NDArray[np.uint8]:
+    """What ``CameraImage.image`` holds, of a ``CompressedImage`` (encoded bytes) or an ``Image`` (RGB pixels).
+
+    Raises:
+        ConversionError: see ``encoded_image_of`` and ``rgb_image_of``.
+    """
+    if hasattr(message, "format"):
+        return encoded_image_of(message, source=source)
+    return rgb_image_of(message, source=source)
+
+
+def compressed_image_message(messages: Messages, data: bytes, *, stamp: int, frame_id: str) -> Any:
+    """``sensor_msgs/CompressedImage`` around JPEG or PNG bytes.
+
+    Raises:
+        ConversionError: neither JPEG nor PNG.
+    """
+    if data.startswith(JPEG_MAGIC):
+        encoding = "jpeg"
+    elif data.startswith(PNG_MAGIC):
+        encoding = "png"
+    else:
+        raise ConversionError(
+            f"{frame_id}: expected JPEG or PNG data, got {len(data)} bytes starting with '{data[:8].hex(' ')}'"
+        )
+    return messages.CompressedImage(
+        header=header_message(messages, stamp, frame_id), format=encoding, data=messages.octets(data)
+    )
+
+
+def image_message(
+    messages: Messages, pixels: NDArray[np.uint8], *, stamp: int, frame_id: str, encoding: str = "rgb8"
+) -> Any:
+    """``sensor_msgs/Image`` of RGB pixels (H, W, 3) uint8; mono8 takes the pixels to be grey and keeps one channel.
+
+    Raises:
+        ConversionError: an encoding other than rgb8, bgr8 and mono8.
+    """
+    if encoding not in CHANNELS:
+        raise ConversionError(
+            f"{frame_id}: image encoding '{encoding}' is not supported; expected one of {', '.join(CHANNELS)}"
+        )
+    height, width, _ = pixels.shape
+    stored = {"rgb8": pixels, "bgr8": pixels[..., ::-1], "mono8": pixels[..., 0]}[encoding]
+    return messages.Image(
+        header=header_message(messages, stamp, frame_id),
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=0,
+        step=width * CHANNELS[encoding],
+        data=messages.octets(stored.tobytes()),
+    )
+
+
+def camera_model_of(message: Any, *, source: str, rectified: bool = False) -> CameraModel:
+    """The camera model of a ``sensor_msgs/CameraInfo``.
+
+    Args:
+        message: the camera info.
+        source: what an error message calls it.
+        rectified: the images it goes with are rectified: take K from P, and no distortion.
+
+    Raises:
+        ConversionError: an uncalibrated camera, a distortion model other than plumb_bob, binning or a region of interest.
+    """
+    matrix = np.array(message.p, dtype=np.float64).reshape(3, 4)[:, :3] if rectified else np.array(message.k).reshape(3, 3)
+    intrinsics = matrix.astype(np.float64)
+    if not np.isfinite(intrinsics).all() or intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0 or intrinsics[2, 2] != 1:
+        raise ConversionError(
+            f"{source}: {'P' if rectified else 'K'} is not a calibration ({intrinsics.ravel().tolist()}); calibrate the camera"
+        )
+    if message.binning_x > 1 or message.binning_y > 1 or message.roi.width or message.roi.height:
+        raise ConversionError(
+            f"{source}: binning ({message.binning_x}, {message.binning_y}) or a region of interest is set; publish the "
+            "full image, or a camera_info of the image as it is"
+        )
+    distortion = None
+    coefficients = np.array(message.d, dtype=np.float64)
+    if not rectified and coefficients.any():
+        if message.distortion_model != "plumb_bob" or coefficients.shape != (5,):
+            raise ConversionError(
+                f"{source}: distortion model '{message.distortion_model}' with {coefficients.size} coefficients is not "
+                "supported; expected plumb_bob with 5, or rectified images"
+            )
+        distortion = coefficients
+    return CameraModel(intrinsics, int(message.width), int(message.height), distortion)
+
+
+def camera_info_message(messages: Messages, camera: CameraModel, *, stamp: int, frame_id: str) -> Any:
+    """``sensor_msgs/CameraInfo`` of a camera model; P is K, as for one camera on its own."""
+    distortion = np.zeros(5) if camera.distortion is None else camera.distortion
+    projection = np.concatenate([camera.intrinsics, np.zeros((3, 1))], axis=1)
+    return messages.CameraInfo(
+        header=header_message(messages, stamp, frame_id),
+        height=camera.height,
+        width=camera.width,
+        distortion_model="plumb_bob",
+        d=messages.doubles(distortion),
+        k=camera.intrinsics.astype(np.float64).ravel(),
+        r=np.eye(3).ravel(),
+        p=projection.ravel(),
+    )
