@@ -21,11 +21,11 @@ class RecipeError(UserError):
     """A recipe that cannot be used; the message says where, what was found and what is allowed."""
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-class ImageConfig(_Section):
+class ImageConfig(_Section, frozen=True, kw_only=True):
     """How a camera image becomes network input.
 
     The full image is resized to a given WIDTH (aspect ratio kept), then cropped to ``size``: bottom rows, centre columns.
@@ -45,7 +45,7 @@ class ImageConfig(_Section):
     where the target is at most half as wide, then area-averaged; faster, other pixels."""
 
 
-class BevAugmentConfig(_Section):
+class BevAugmentConfig(_Section, frozen=True, kw_only=True):
     """Training augmentation of the whole scene in the BEV frame."""
 
     scale: tuple[float, float] = (0.9, 1.1)
@@ -57,7 +57,7 @@ class BevAugmentConfig(_Section):
     flip_y: bool = True
 
 
-class BevConfig(_Section):
+class BevConfig(_Section, frozen=True, kw_only=True):
     """The BEV grid all branches share, in the BEV frame (x right, y forward), metres.
 
     Every BEV tensor is (..., nx, ny): rows are x, columns are y, both from their lower bound (quirk Q2 of the original).
@@ -89,7 +89,7 @@ class BevConfig(_Section):
         return round((self.y_range[1] - self.y_range[0]) / self.cell)
 
 
-class CameraConfig(_Section):
+class CameraConfig(_Section, frozen=True, kw_only=True):
     """Camera branch: image backbone, neck to stride 8, lift-splat view transform."""
 
     backbone: Literal["resnet50", "resnet18", "swin_t"]
@@ -105,7 +105,7 @@ class CameraConfig(_Section):
     """Channels of the camera BEV map."""
 
 
-class RadarConfig(_Section):
+class RadarConfig(_Section, frozen=True, kw_only=True):
     """Radar branch: pillars of the BEV grid, per-point MLP, maximum, scatter, optional calibration block."""
 
     sweeps: int = 6
@@ -117,14 +117,14 @@ class RadarConfig(_Section):
     """Three dilated convolutions on the radar map (CRKD's student) and an activation head for its distillation loss."""
 
 
-class FuserConfig(_Section):
+class FuserConfig(_Section, frozen=True, kw_only=True):
     """Fusion of the camera map with the radar (or LiDAR) map."""
 
     type: Literal["gated", "conv"] = "gated"
     channels: int = 256
 
 
-class DecoderConfig(_Section):
+class DecoderConfig(_Section, frozen=True, kw_only=True):
     """BEV decoder: three residual stages at strides 2, 4, 4, then an FPN back to full resolution."""
 
     channels: tuple[int, int, int] = (128, 256, 512)
@@ -132,7 +132,7 @@ class DecoderConfig(_Section):
     out_channels: int = 256
 
 
-class HeadConfig(_Section):
+class HeadConfig(_Section, frozen=True, kw_only=True):
     """CenterHead: one heat map per class, six tasks, and how boxes are read from them."""
 
     channels: int = 64
@@ -152,7 +152,7 @@ class HeadConfig(_Section):
     """Boxes whose centre lies beyond +- this in x or y are dropped, m."""
 
 
-class ModelConfig(_Section):
+class ModelConfig(_Section, frozen=True, kw_only=True):
     """The network."""
 
     camera: CameraConfig
@@ -162,7 +162,7 @@ class ModelConfig(_Section):
     head: HeadConfig = HeadConfig()
 
 
-class TrainConfig(_Section):
+class TrainConfig(_Section, frozen=True, kw_only=True):
     """Optimisation."""
 
     steps: int
@@ -179,7 +179,7 @@ class TrainConfig(_Section):
     """Decay of the exponential moving average of the weights that is evaluated and saved; 0: the raw weights."""
 
 
-class Recipe(_Section):
+class Recipe(_Section, frozen=True, kw_only=True):
     """One row of the results table."""
 
     name: str
@@ -202,7 +202,7 @@ def recipe_folder() -> Path:
     spec = importlib.util.find_spec("crkd_core")
     if spec is not None and spec.origin is not None:
         # <prefix>/lib/pythonX.Y/site-packages/crkd_core -> <prefix>/share/crkd_ros
-        candidates.append(Path(spec.origin).parents[4] / "share" / "crkd_ros" / "config" / "recipes")
+        candidates += [p / "share" / "crkd_ros" / "config" / "recipes" for p in Path(spec.origin).parents[4:5]]
     for folder in candidates:
         if folder.is_dir():
             return folder
