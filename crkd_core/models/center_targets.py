@@ -1,0 +1,155 @@
+"""Training targets of the CenterHead, drawn for a whole batch at once on the device of the boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crkd_core.config import BevConfig, HeadConfig
+from crkd_core.models.center_head import TASK_FIRST_LABEL, TASKS
+from crkd_core.types import DETECTION_CLASSES
+
+CODES = 10
+"""Numbers that describe a box: dx, dy, z, ln w, ln l, ln h, sin r, cos r, vx, vy."""
+
+
+@dataclass(frozen=True)
+class TaskTargets:
+    """Targets of one task.
+
+    Attributes:
+        heatmap: (B, C, nx, ny) float32, a Gaussian around the cell of each box of each class; 1 in that cell.
+        codes: (B, S, 10) float32, see ``CODES``; slots of a sample's boxes class by class. NaN velocity: unknown.
+        cells: (B, S) int64, ``ix * ny + iy`` of each slot.
+        mask: (B, S) bool, slots that hold a box.
+    """
+
+    heatmap: Tensor
+    codes: Tensor
+    cells: Tensor
+    mask: Tensor
+
+
+@torch.no_grad()
+def draw_targets(
+    boxes: Sequence[Tensor], labels: Sequence[Tensor], bev: BevConfig, head: HeadConfig
+) -> tuple[TaskTargets, ...]:
+    """Targets of every task.
+
+    Boxes without width or length, or whose centre lies outside the grid, leave their slot empty; so do boxes
+    beyond the ``head.max_boxes`` slots. Cells are found by truncation: a centre up to one cell below the lower border
+    counts into the first cell, as in the original.
+
+    Args:
+        boxes: per sample (n, 9) float32: x, y, z of the bottom centre, w, l, h, r, vx, vy in the augmented BEV frame
+            (``types.Boxes3D.to_mmdet3d``). n may be 0.
+        labels: per sample (n,) int64, positions in ``DETECTION_CLASSES``; negative ones are ignored.
+        bev: the grid.
+        head: radius and slot limits.
+    """
+    batch, device = len(boxes), boxes[0].device
+    counts = [len(b) for b in boxes]
+    sample = torch.repeat_interleave(torch.arange(batch), torch.tensor(counts)).to(device, non_blocking=True)
+    box, label = torch.cat(list(boxes)).float(), torch.cat(list(labels))
+    lower = box.new_tensor([bev.x_range[0], bev.y_range[0]])
+    position = (box[:, :2] - lower) / bev.cell
+    cell = position.long()
+    inside = ((position > -1) & (cell < cell.new_tensor([bev.nx, bev.ny]))).all(1)
+    valid = inside & (box[:, 3] > 0) & (box[:, 4] > 0) & (label >= 0)
+
+    size = box[:, 3:5] / bev.cell
+    radius = gaussian_radius(size[:, 1], size[:, 0], head.gaussian_overlap)
+    radius = radius.nan_to_num().long().clamp(min=head.min_radius)
+    heatmaps = _draw_gaussians(sample, label, cell, radius, valid, shape=(batch, len(DETECTION_CLASSES), bev.nx, bev.ny))
+    codes, cells, mask = _fill_slots(sample, label, box, position, cell, valid, batch, bev.ny, head.max_boxes)
+    return tuple(
+        TaskTargets(heatmaps[:, first : first + len(TASKS[t])], codes[:, t], cells[:, t], mask[:, t])
+        for t, first in enumerate(TASK_FIRST_LABEL)
+    )
+
+
+def gaussian_radius(length: Tensor, width: Tensor, overlap: float) -> Tensor:
+    """Radius in cells within which a box of this size (cells) still overlaps as much, by CornerNet's three cases.
+
+    As in the original, each case takes the root ``(b + sqrt) / 2`` whatever its leading coefficient.
+    """
+    area, total = length * width, length + width
+    cases = (
+        (1.0, total, area * (1 - overlap) / (1 + overlap)),
+        (4.0, 2 * total, area * (1 - overlap)),
+        (4 * overlap, -2 * overlap * total, area * (overlap - 1)),
+    )
+    radii = [(b + torch.sqrt(b**2 - 4 * a * c)) / 2 for a, b, c in cases]
+    return torch.stack(radii).amin(0)
+
+
+def _draw_gaussians(
+    sample: Tensor, label: Tensor, cell: Tensor, radius: Tensor, valid: Tensor, *, shape: tuple[int, int, int, int]
+) -> Tensor:
+    """(B, classes, nx, ny): the maximum over the boxes' Gaussians."""
+    batch, classes, nx, ny = shape
+    heatmap = torch.zeros(batch * classes * nx * ny + 1, device=cell.device)
+    if len(cell) == 0:
+        return heatmap[:-1].view(shape)
+    # The one synchronisation of target drawing: windows of the largest radius instead of whole maps.
+    reach = int(torch.where(valid, radius, 0).max())
+    steps = torch.arange(-reach, reach + 1, device=cell.device)
+    rows, columns = cell[:, 0, None] + steps, cell[:, 1, None] + steps
+    near = steps.abs() <= radius[:, None]
+    row_ok, column_ok = near & (rows >= 0) & (rows < nx), near & (columns >= 0) & (columns < ny)
+    sigma = (2 * radius + 1).float() / 6
+    # Separable: exp(-(dx^2 + dy^2) / 2 sigma^2).
+    squared = (steps[:, None] ** 2 + steps**2).float()
+    values = torch.exp(-squared / (2 * sigma**2)[:, None, None])
+    plane = (sample * classes + label)[:, None, None]
+    index = (plane * nx + rows[:, :, None]) * ny + columns[:, None]
+    drawn = valid[:, None, None] & row_ok[:, :, None] & column_ok[:, None]
+    index = torch.where(drawn, index, len(heatmap) - 1)
+    heatmap.scatter_reduce_(0, index.flatten(), values.flatten(), "amax")
+    return heatmap[:-1].view(shape)
+
+
+def _fill_slots(
+    sample: Tensor,
+    label: Tensor,
+    box: Tensor,
+    position: Tensor,
+    cell: Tensor,
+    valid: Tensor,
+    batch: int,
+    ny: int,
+    slots: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """codes (B, T, S, 10), cells (B, T, S), mask (B, T, S)."""
+    tasks = len(TASKS)
+    task_of_label = torch.tensor([t for t, task in enumerate(TASKS) for _ in task], device=label.device)
+    task = torch.where(label >= 0, task_of_label[label.clamp(min=0)], tasks)
+    # Boxes of a sample and task, class by class, in their order: stable sort, then count from the start of the group.
+    group = sample * (tasks + 1) + task
+    order = torch.sort(group * len(DETECTION_CLASSES) + label.clamp(min=0), stable=True).indices
+    ordered = group[order]
+    start = torch.searchsorted(ordered, ordered)
+    slot = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device) - start)
+    dropped = batch * tasks * slots
+    index = torch.where(valid & (slot < slots) & (task < tasks), (sample * tasks + task) * slots + slot, dropped)
+
+    geometric_z = box[:, 2] + 0.5 * box[:, 5]
+    code = torch.cat(
+        [
+            position - cell,
+            geometric_z[:, None],
+            box[:, 3:6].log(),
+            torch.sin(box[:, 6:7]),
+            torch.cos(box[:, 6:7]),
+            box[:, 7:9],
+        ],
+        dim=1,
+    )
+    codes = box.new_zeros(dropped + 1, CODES).index_copy_(0, index, code)
+    cells = cell.new_zeros(dropped + 1).scatter_(0, index, cell[:, 0] * ny + cell[:, 1])
+    mask = torch.zeros(dropped + 1, dtype=torch.bool, device=cell.device).scatter_(0, index, valid)
+    shape = (batch, tasks, slots)
+    return codes[:-1].view(*shape, CODES), cells[:-1].view(shape), mask[:-1].view(shape)

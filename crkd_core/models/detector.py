@@ -1,0 +1,130 @@
+"""The camera + radar detector of CRKD, every variant of which is a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from crkd_core.config import CameraConfig, Recipe, RecipeError
+from crkd_core.models.bev_decoder import BevDecoder
+from crkd_core.models.center_head import CenterHead, TaskMaps
+from crkd_core.models.decode import Decoded, decode
+from crkd_core.models.fusers import build_fuser
+from crkd_core.models.necks import GeneralizedLSSFPN, SecondFPN
+from crkd_core.models.radar_encoder import RadarEncoder
+from crkd_core.models.resnet import ResNet
+from crkd_core.models.view_transform import LiftSplat
+from crkd_core.types import NetworkInput
+
+
+@dataclass(frozen=True)
+class FusionOutput:
+    """What the network computes; all maps are (B, C, nx, ny), rows x, columns y.
+
+    Attributes:
+        tasks: raw head maps, one entry for each of ``center_head.TASKS``.
+        camera_gated: camera map as it entered the fusion (gated, if the fuser gates).
+        fused: fused map, after its ReLU.
+        radar: radar map, after the calibration block where there is one, before the gate.
+        radar_activation: (B, 1, nx, ny), output of the radar activation head; None without a calibration block.
+    """
+
+    tasks: tuple[TaskMaps, ...]
+    camera_gated: Tensor
+    fused: Tensor
+    radar: Tensor
+    radar_activation: Tensor | None
+
+
+class CameraBranch(nn.Module):
+    """Images to a BEV map: backbone, neck, view transform."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        config = recipe.model.camera
+        height, width = recipe.image.size
+        if height % 32 or width % 32:
+            raise RecipeError(f"image.size: expected multiples of 32, got {[height, width]}")
+        self.channels = config.channels
+        self.bev = recipe.bev
+        self.backbone = _backbone(config)
+        levels = self.backbone.out_channels
+        self.neck: SecondFPN | GeneralizedLSSFPN
+        if config.neck == "second_fpn":
+            self.neck, self.first_level = SecondFPN(levels, config.neck_channels), 0
+        else:
+            self.neck, self.first_level = GeneralizedLSSFPN(levels[1:], config.neck_channels), 1
+        self.view_transform = LiftSplat(
+            self.neck.out_channels,
+            config.channels,
+            image_size=(height, width),
+            feature_size=(height // 8, width // 8),
+            depth=config.depth,
+            bev=recipe.bev,
+        )
+
+    def forward(self, inputs: NetworkInput) -> Tensor:
+        """(B, channels, nx, ny) float32; zero for a sample without images."""
+        if len(inputs.images) == 0:
+            return inputs.images.new_zeros(inputs.batch_size, self.channels, self.bev.nx, self.bev.ny)
+        images = inputs.images.contiguous(memory_format=torch.channels_last)
+        features = self.neck(self.backbone(images)[self.first_level :])
+        bev: Tensor = self.view_transform(
+            features,
+            inputs.image_sample,
+            inputs.intrinsics,
+            inputs.T_bev_from_cam,
+            inputs.image_augment,
+            inputs.bev_augment,
+        )
+        return bev
+
+
+class FusionDetector(nn.Module):
+    """Camera and radar branches, fusion, BEV decoder, head.
+
+    Attributes:
+        recipe: what it is composed of.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        """A detector with fresh weights.
+
+        Raises:
+            RecipeError: a combination of sizes or parts that cannot be built.
+        """
+        super().__init__()
+        self.recipe = recipe
+        model = recipe.model
+        self.camera = CameraBranch(recipe)
+        self.radar = RadarEncoder(model.radar, recipe.bev)
+        self.fuser = build_fuser(model.fuser, model.camera.channels, self.radar.out_channels)
+        self.decoder = BevDecoder(model.fuser.channels, model.decoder)
+        self.head = CenterHead(model.decoder.out_channels, model.head)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, inputs: NetworkInput) -> FusionOutput:
+        """Raw maps of a batch; a sample may lack all images, all radar points, or both.
+
+        Args:
+            inputs: on the model's device.
+        """
+        camera = self.camera(inputs)
+        radar, activation = self.radar(inputs.radar, inputs.radar_sample, inputs.batch_size)
+        fused, camera_gated, _ = self.fuser(camera, radar)
+        tasks = self.head(self.decoder(fused))
+        return FusionOutput(tasks, camera_gated, fused, radar, activation)
+
+    def decode(self, output: FusionOutput) -> list[Decoded]:
+        """Boxes of each sample, after non-maximum suppression, see ``decode.decode``."""
+        return decode(output.tasks, self.recipe.bev, self.recipe.model.head)
+
+
+def _backbone(config: CameraConfig) -> ResNet:
+    if config.backbone == "resnet50":
+        return ResNet(50, config.backbone_width)
+    if config.backbone == "resnet18":
+        return ResNet(18, config.backbone_width)
+    raise RecipeError(f"model.camera.backbone: '{config.backbone}' is not available yet; use resnet50 or resnet18")

@@ -1,0 +1,137 @@
+"""Lift-splat view transform: image features to a BEV map through a predicted depth distribution per pixel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from crkd_core.config import BevConfig
+from crkd_core.ops.bev_pool import bev_pool
+
+Z_RANGE = (-10.0, 10.0)
+"""Height of the lifted volume, m; by the truncation of quirk Q5 it reaches down to -30 m."""
+
+
+class LiftSplat(nn.Module):
+    """LSS with one 1x1 convolution for depth and context. Always runs in float32, also under autocast."""
+
+    pixels: Tensor
+    depths: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        image_size: tuple[int, int],
+        feature_size: tuple[int, int],
+        depth: tuple[float, float, float],
+        bev: BevConfig,
+    ) -> None:
+        """A view transform for one image size.
+
+        Args:
+            in_channels: channels of the image features.
+            channels: channels of the BEV map.
+            image_size: (height, width) of the network's images, pixels.
+            feature_size: (height, width) of the image features.
+            depth: first bin, end (exclusive), step, m.
+            bev: the grid.
+        """
+        super().__init__()
+        self.bev = bev
+        self.channels = channels
+        self.register_buffer("pixels", pixel_grid(image_size, feature_size), persistent=False)
+        self.register_buffer("depths", torch.arange(*depth, dtype=torch.float32), persistent=False)
+        self.depthnet = nn.Conv2d(in_channels, len(self.depths) + channels, 1)
+
+    def forward(
+        self,
+        features: Tensor,
+        image_sample: Tensor,
+        intrinsics: Tensor,
+        T_bev_from_cam: Tensor,
+        image_augment: Tensor,
+        bev_augment: Tensor,
+    ) -> Tensor:
+        """Lift, splat and sum.
+
+        Args:
+            features: (M, in_channels, fH, fW).
+            image_sample: (M,) int64, sample of each image.
+            intrinsics: (M, 3, 3) float32.
+            T_bev_from_cam: (M, 4, 4) float32.
+            image_augment: (M, 3, 3) float32, pixel of the full image -> pixel of the network's image.
+            bev_augment: (B, 4, 4) float32, BEV -> augmented BEV.
+
+        Returns:
+            (B, channels, nx, ny) float32; cells that no ray reaches are 0.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            per_pixel = self.depthnet(features.float()).permute(0, 2, 3, 1).flatten(0, 2)
+            logits, context = per_pixel.split([len(self.depths), self.channels], dim=1)
+            points = frustum_points(
+                self.pixels, self.depths, intrinsics, T_bev_from_cam, image_augment, bev_augment[image_sample]
+            )
+            cells = cell_index(points, image_sample, self.bev).flatten(0, 1)
+            batch, nx, ny = len(bev_augment), self.bev.nx, self.bev.ny
+            pooled = bev_pool(logits.softmax(dim=1), context, cells, batch * nx * ny)
+        return pooled.view(batch, nx, ny, self.channels).permute(0, 3, 1, 2)
+
+
+def pixel_grid(image_size: tuple[int, int], feature_size: tuple[int, int]) -> Tensor:
+    """(fH * fW, 2) float32: the image position (u, v) of each feature, from the first pixel to the last, row by row."""
+    (height, width), (rows, columns) = image_size, feature_size
+    u = torch.linspace(0, width - 1, columns, dtype=torch.float32)
+    v = torch.linspace(0, height - 1, rows, dtype=torch.float32)
+    return torch.stack([u.expand(rows, columns), v[:, None].expand(rows, columns)], dim=-1).flatten(0, 1)
+
+
+def frustum_points(
+    pixels: Tensor,
+    depths: Tensor,
+    intrinsics: Tensor,
+    T_bev_from_cam: Tensor,
+    image_augment: Tensor,
+    bev_augment: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the points of every pixel's ray lie.
+
+    Args:
+        pixels: (P, 2) float32, u and v in the network's image.
+        depths: (D,) float32, m along the optical axis.
+        intrinsics: (M, 3, 3) float32.
+        T_bev_from_cam: (M, 4, 4) float32.
+        image_augment: (M, 3, 3) float32; affine.
+        bev_augment: (M, 4, 4) float32, of the sample of each image.
+
+    Returns:
+        x, y, z, each (M, P, D) float32, m, augmented BEV frame.
+    """
+    undo = torch.linalg.inv_ex(image_augment[:, :2, :2]).inverse
+    uv = (pixels - image_augment[:, None, :2, 2]) @ undo.transpose(1, 2)
+    homogeneous = torch.cat([uv, torch.ones_like(uv[..., :1])], dim=-1)
+    bev_from_pixel = T_bev_from_cam[:, :3, :3] @ torch.linalg.inv_ex(intrinsics).inverse
+    # Points on a ray are linear in depth, so the rotations are applied to P rays instead of P x D points.
+    ray = homogeneous @ bev_from_pixel.transpose(1, 2) @ bev_augment[:, :3, :3].transpose(1, 2)
+    origin = (bev_augment[:, :3, :3] @ T_bev_from_cam[:, :3, 3:])[..., 0] + bev_augment[:, :3, 3]
+    x, y, z = (ray[..., i, None] * depths + origin[:, i, None, None] for i in range(3))
+    return x, y, z
+
+
+def cell_index(points: tuple[Tensor, Tensor, Tensor], image_sample: Tensor, bev: BevConfig) -> Tensor:
+    """(M, P, D) int64: ``(sample * nx + ix) * ny + iy`` of each point, -1 outside the grid.
+
+    Indices are truncated toward zero as in the original (quirk Q5): a point up to one cell below a lower border counts
+    into the first cell.
+    """
+    borders = ((bev.x_range[0], bev.cell, bev.nx), (bev.y_range[0], bev.cell, bev.ny), (Z_RANGE[0], Z_RANGE[1] - Z_RANGE[0], 1))
+    inside, indices = None, []
+    for values, (lower, size, count) in zip(points, borders, strict=True):
+        position = (values - lower) / size
+        within = (position > -1) & (position < count)
+        inside = within if inside is None else inside & within
+        indices.append(position)
+    assert inside is not None
+    ix, iy = (torch.where(inside, position, 0.0).long() for position in indices[:2])
+    return torch.where(inside, (image_sample[:, None, None] * bev.nx + ix) * bev.ny + iy, -1)
