@@ -7,7 +7,6 @@ what was found and what is allowed.
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +27,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ImageConfig(_Section, frozen=True, kw_only=True):
     """How a camera image becomes network input.
 
-    The full image is resized to a given WIDTH (aspect ratio kept), then cropped to ``size``: bottom rows, centre columns.
+    The full image is resized to a given WIDTH (aspect ratio kept), then cropped to ``size``: bottom rows, mid columns.
     """
 
     size: tuple[int, int]
@@ -60,7 +59,7 @@ class BevAugmentConfig(_Section, frozen=True, kw_only=True):
 class BevConfig(_Section, frozen=True, kw_only=True):
     """The BEV grid all branches share, in the BEV frame (x right, y forward), metres.
 
-    Every BEV tensor is (..., nx, ny): rows are x, columns are y, both from their lower bound (quirk Q2 of the original).
+    Every BEV tensor is (..., nx, ny): rows are x, columns y, both from their lower bound (quirk Q2 of the original).
     """
 
     x_range: tuple[float, float] = (-54.0, 54.0)
@@ -197,12 +196,11 @@ def recipe_folder() -> Path:
     Raises:
         RecipeError: neither exists.
     """
-    root = Path(__file__).resolve().parents[1]
-    candidates = [root / "config" / "recipes"]
-    spec = importlib.util.find_spec("crkd_core")
-    if spec is not None and spec.origin is not None:
-        # <prefix>/lib/pythonX.Y/site-packages/crkd_core -> <prefix>/share/crkd_ros
-        candidates += [p / "share" / "crkd_ros" / "config" / "recipes" for p in Path(spec.origin).parents[4:5]]
+    module = Path(__file__).resolve()
+    candidates = [module.parents[1] / "config" / "recipes"]
+    # <prefix>/lib/pythonX.Y/site-packages/crkd_core/config.py -> <prefix>/share/crkd_ros
+    if len(module.parents) > 4:
+        candidates.append(module.parents[4] / "share" / "crkd_ros" / "config" / "recipes")
     for folder in candidates:
         if folder.is_dir():
             return folder

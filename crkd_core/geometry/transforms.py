@@ -44,13 +44,14 @@ def rotation_from_quaternion(quaternion: ArrayLike) -> FloatArray:
     if not np.isfinite(norm) or norm < 1e-9:
         raise ValueError(f"quaternion (w, x, y, z): expected a non-zero finite one, got {q.tolist()}")
     w, x, y, z = q / norm
-    return np.array(
+    R: FloatArray = np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
             [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
             [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
         ]
     )
+    return R
 
 
 def quaternion_from_rotation(rotation: FloatArray) -> FloatArray:

@@ -1,0 +1,201 @@
+"""Camera images: decoded, undistorted, resized, cropped, augmented and normalised for the network."""
+
+from __future__ import annotations
+
+import functools
+import io
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from crkd_core.config import ImageConfig
+from crkd_core.data.augment import ImageAugment, draw_image_augment, fixed_image_augment
+from crkd_core.data.errors import DataError
+from crkd_core.types import CameraImage, FloatArray
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_GAIN = (1.0 / (255.0 * np.array(IMAGENET_STD))).astype(np.float32)[:, None, None]
+_OFFSET = (np.array(IMAGENET_MEAN) / np.array(IMAGENET_STD)).astype(np.float32)[:, None, None]
+
+
+def network_image(
+    camera: CameraImage, config: ImageConfig, *, name: str, rng: np.random.Generator | None = None
+) -> tuple[NDArray[np.float32], FloatArray]:
+    """One camera image as the network reads it.
+
+    A camera with distortion coefficients is undistorted first, keeping its K.
+
+    Args:
+        camera: encoded or RGB image.
+        config: size, resizing and augmentation.
+        name: of the camera, for errors.
+        rng: draws the augmentation; None: test time.
+
+    Returns:
+        The (3, H, W) float32 RGB image, ImageNet-normalised, and the (3, 3) float64 matrix from homogeneous pixels of
+        the full image to its pixels.
+
+    Raises:
+        DataError: the image cannot be decoded.
+    """
+    full_width = image_width(camera, name)
+    augment = fixed_image_augment(config, full_width) if rng is None else draw_image_augment(config, full_width, rng)
+    image, matrix = augmented_image(camera, config, augment, name=name)
+    return normalized(image), matrix
+
+
+def augmented_image(
+    camera: CameraImage, config: ImageConfig, augment: ImageAugment, *, name: str
+) -> tuple[NDArray[np.uint8], FloatArray]:
+    """The image after one given transformation: resize, crop, flip, rotate.
+
+    The matrix ignores half-pixel conventions of resizing, as the original does.
+
+    Args:
+        camera: encoded or RGB image.
+        config: network size and how to resize.
+        augment: the transformation.
+        name: of the camera, for errors.
+
+    Returns:
+        (H, W, 3) uint8 RGB and the (3, 3) float64 matrix, full image pixel -> its pixel.
+
+    Raises:
+        DataError: the image cannot be decoded.
+    """
+    height, width = config.size
+    resized = _resized(camera, config, augment.scale, name)
+    full_h, full_w = resized.shape[:2]
+    left, top = int(augment.crop_left * max(0, full_w - width)), full_h - height
+    image = _cropped(resized, left, top, height, width)
+    matrix = np.diag([augment.scale, augment.scale, 1.0])
+    matrix[:2, 2] = [-left, -top]
+    if augment.flip:
+        image = image[:, ::-1]
+        matrix = np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]) @ matrix
+    if augment.rotation_deg:
+        turned = Image.fromarray(np.ascontiguousarray(image)).rotate(augment.rotation_deg)
+        image = np.asarray(turned)
+        matrix = _rotation_about(width / 2, height / 2, np.deg2rad(augment.rotation_deg)) @ matrix
+    return image, matrix
+
+
+def normalized(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(H, W, 3) uint8 RGB -> (3, H, W) float32 with ImageNet's mean and standard deviation."""
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32)
+    planes *= _GAIN
+    planes -= _OFFSET
+    return planes
+
+
+def image_width(camera: CameraImage, name: str) -> int:
+    """Width of the full image; reads only the header of an encoded one.
+
+    Raises:
+        DataError: not an image.
+    """
+    if not isinstance(camera.image, bytes):
+        return int(_checked_rgb(camera.image, name).shape[1])
+    try:
+        with Image.open(io.BytesIO(camera.image)) as header:
+            return int(header.width)
+    except OSError:
+        raise DataError(f"{name}: not a JPEG or PNG image ({len(camera.image)} bytes)") from None
+
+
+def decoded(camera: CameraImage, name: str) -> NDArray[np.uint8]:
+    """The full image, (H, W, 3) uint8 RGB, not undistorted.
+
+    Raises:
+        DataError: it cannot be decoded, or ends early.
+    """
+    if not isinstance(camera.image, bytes):
+        return _checked_rgb(camera.image, name)
+    return _decode(camera.image, cv2.IMREAD_COLOR, name)
+
+
+def undistorted(image: NDArray[np.uint8], camera: CameraImage) -> NDArray[np.uint8]:
+    """The full image (H, W, 3) as a pinhole camera of the same K sees it; unchanged if there is no distortion."""
+    if camera.distortion is None or not np.any(camera.distortion):
+        return image
+    map_x, map_y = _undistortion_maps(
+        np.asarray(camera.intrinsics, dtype=np.float64).tobytes(),
+        np.asarray(camera.distortion, dtype=np.float64).tobytes(),
+        image.shape[:2],
+    )
+    return np.asarray(cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR), dtype=np.uint8)
+
+
+def _resized(camera: CameraImage, config: ImageConfig, scale: float, name: str) -> NDArray[np.uint8]:
+    if config.resize == "pil_bicubic":
+        image = undistorted(decoded(camera, name), camera)
+        size = _resized_size(image.shape[1], image.shape[0], scale)
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    # The reduced decode skips the finest DCT coefficients; undistortion needs the full image.
+    straight = camera.distortion is None or not np.any(camera.distortion)
+    if isinstance(camera.image, bytes) and straight and scale <= 0.5:
+        image = _decode(camera.image, cv2.IMREAD_REDUCED_COLOR_2, name)
+        with Image.open(io.BytesIO(camera.image)) as header:
+            size = _resized_size(header.width, header.height, scale)
+    else:
+        image = undistorted(decoded(camera, name), camera)
+        size = _resized_size(image.shape[1], image.shape[0], scale)
+    shrinks = size[0] <= image.shape[1] and size[1] <= image.shape[0]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size, interpolation=interpolation), dtype=np.uint8)
+
+
+def _resized_size(width: int, height: int, scale: float) -> tuple[int, int]:
+    # The small term keeps width * (w / width) from being truncated to w - 1.
+    return max(1, int(width * scale + 1e-6)), max(1, int(height * scale + 1e-6))
+
+
+def _cropped(image: NDArray[np.uint8], left: int, top: int, height: int, width: int) -> NDArray[np.uint8]:
+    """(height, width, 3) from row ``top`` and column ``left``; black where that is outside."""
+    h, w = image.shape[:2]
+    if top >= 0 and left >= 0 and top + height <= h and left + width <= w:
+        return image[top : top + height, left : left + width]
+    out = np.zeros((height, width, 3), dtype=np.uint8)
+    first_row, first_column = max(0, -top), max(0, -left)
+    part = image[max(0, top) : top + height, max(0, left) : left + width]
+    out[first_row : first_row + part.shape[0], first_column : first_column + part.shape[1]] = part
+    return out
+
+
+def _rotation_about(x: float, y: float, angle: float) -> FloatArray:
+    """(3, 3), pixels turned counter-clockwise as seen (v points down) about (x, y)."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, s, x - c * x - s * y], [-s, c, y + s * x - c * y], [0.0, 0.0, 1.0]])
+
+
+def _decode(encoded: bytes, flag: int, name: str) -> NDArray[np.uint8]:
+    """RGB; the file's orientation tag is ignored, since K refers to the stored pixels."""
+    # OpenCV fills what is missing of a JPEG with grey and says nothing: look for the end marker (cameras may pad it).
+    is_jpeg = encoded[:2] == b"\xff\xd8"
+    if is_jpeg and b"\xff\xd9" not in encoded[-256:]:
+        raise DataError(f"{name}: truncated JPEG image ({len(encoded)} bytes, no end marker)")
+    bgr = None
+    if encoded:
+        bgr = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    if bgr is None:
+        raise DataError(f"{name}: not a JPEG or PNG image, or damaged ({len(encoded)} bytes)")
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _checked_rgb(image: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise DataError(f"{name}: expected an RGB uint8 image (H, W, 3), got {image.dtype} {image.shape}")
+    return image
+
+
+@functools.lru_cache(maxsize=32)
+def _undistortion_maps(
+    intrinsics: bytes, distortion: bytes, shape: tuple[int, int]
+) -> tuple[cv2.typing.MatLike, cv2.typing.MatLike]:
+    K = np.frombuffer(intrinsics).reshape(3, 3)
+    maps = cv2.initUndistortRectifyMap(K, np.frombuffer(distortion), np.eye(3), K, shape[::-1], cv2.CV_16SC2)
+    return maps[0], maps[1]

@@ -1,0 +1,125 @@
+"""CRKD's 45 radar features: every return of the last sweeps, moved to the BEV frame at the reference stamp."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crkd_core.geometry.transforms import inverse
+from crkd_core.types import RADAR_DTYPE, FloatArray, SensorFrame
+
+RADAR_ORDER = ("RADAR_FRONT", "RADAR_FRONT_LEFT", "RADAR_FRONT_RIGHT", "RADAR_BACK_LEFT", "RADAR_BACK_RIGHT")
+"""Radars of these names come first and in this order; others follow in the order of the frame."""
+
+DYN_PROP_STATES = 8
+AMBIG_STATES = 5
+INVALID_STATES = 18
+PDH0_LEVELS = 7
+
+RADAR_FEATURES: tuple[str, ...] = (
+    "x",
+    "y",
+    "z",
+    "rcs",
+    "vx_comp",
+    "vy_comp",
+    "dt",
+    *(f"dyn_prop_is_{i}" for i in range(DYN_PROP_STATES)),
+    *(f"ambig_state_is_{i}" for i in range(AMBIG_STATES)),
+    *(f"invalid_state_is_{i}" for i in range(INVALID_STATES)),
+    *(f"pdh0_above_{i}" for i in range(PDH0_LEVELS)),
+)
+"""Names of the feature columns: x, y, z in m and vx_comp, vy_comp in m/s along the axes of the BEV frame, rcs in dBsm,
+dt the age in s relative to the newest sweep of the same radar (>= 0); one-hot states; the ordinal false-alarm level."""
+
+FEATURE_INDEX: dict[str, int] = {name: i for i, name in enumerate(RADAR_FEATURES)}
+"""Feature name -> column."""
+
+MARGIN = 1.0
+"""Returns up to this far outside the BEV grid are kept, m (the original keeps 55 m of a 54 m grid)."""
+
+
+def radar_features(frame: SensorFrame, *, sweeps: int) -> NDArray[np.float32]:
+    """Features of all radar returns of a frame.
+
+    Args:
+        frame: radars in the sensor frame, each sweep with its own stamp and vehicle pose.
+        sweeps: newest sweeps per radar that are used.
+
+    Returns:
+        (P, 45) float32, columns as in ``RADAR_FEATURES``, BEV frame at ``frame.stamp``; radar by radar, newest sweep
+        first. A return is moved by the vehicle's own motion and by its measured velocity times its age; it is not
+        filtered by state or range.
+    """
+    T_bev_from_world = inverse(frame.T_world_from_base @ frame.T_base_from_bev)
+    parts = [
+        sweep_features(
+            sweep.points,
+            T_bev_from_world @ sweep.T_world_from_base @ sweep.T_base_from_radar,
+            age=1e-9 * (frame.radars[name][0].stamp - sweep.stamp),
+        )
+        for name in ordered(tuple(frame.radars), RADAR_ORDER)
+        for sweep in frame.radars[name][:sweeps]
+    ]
+    if not parts:
+        return np.zeros((0, len(RADAR_FEATURES)), dtype=np.float32)
+    return np.concatenate(parts)
+
+
+def sweep_features(points: NDArray[np.void], T_bev_from_radar: FloatArray, age: float) -> NDArray[np.float32]:
+    """Features of the returns of one sweep.
+
+    Args:
+        points: (N,) structured array of ``RADAR_DTYPE``, sensor frame at the sweep's stamp.
+        T_bev_from_radar: (4, 4), from that frame to the BEV frame at the reference stamp.
+        age: time since the sweep, s; a return is moved by its compensated velocity times this.
+
+    Returns:
+        (N, 45) float32.
+
+    Raises:
+        ValueError: ``points`` is not of ``RADAR_DTYPE``.
+    """
+    if points.dtype != RADAR_DTYPE:
+        raise ValueError(f"radar points: expected dtype RADAR_DTYPE, got {points.dtype}")
+    R, t = T_bev_from_radar[:3, :3], T_bev_from_radar[:3, 3]
+    xyz = np.stack([points["x"], points["y"], points["z"]], axis=1).astype(np.float64) @ R.T + t
+    velocity = np.stack([points["vx_comp"], points["vy_comp"]], axis=1).astype(np.float64) @ R[:2, :2].T
+    xyz[:, :2] += velocity * age
+    column = {
+        "x": xyz[:, 0],
+        "y": xyz[:, 1],
+        "z": xyz[:, 2],
+        "rcs": points["rcs"],
+        "vx_comp": velocity[:, 0],
+        "vy_comp": velocity[:, 1],
+        "dt": np.full(len(points), age),
+    }
+    continuous = np.stack(list(column.values()), axis=1)
+    states = [
+        _one_hot(points["dyn_prop"], DYN_PROP_STATES),
+        _one_hot(points["ambig_state"], AMBIG_STATES),
+        _one_hot(points["invalid_state"], INVALID_STATES),
+        points["pdh0"][:, None] > np.arange(PDH0_LEVELS),
+    ]
+    return np.asarray(np.concatenate([continuous, *states], axis=1), dtype=np.float32)
+
+
+def within_range(
+    features: NDArray[np.float32], x_range: tuple[float, float], y_range: tuple[float, float]
+) -> NDArray[np.bool_]:
+    """(P,) whether each return lies strictly within the ranges (m) widened by ``MARGIN``, at any height."""
+    x, y = features[:, FEATURE_INDEX["x"]], features[:, FEATURE_INDEX["y"]]
+    inside = (x > x_range[0] - MARGIN) & (x < x_range[1] + MARGIN)
+    return np.asarray(inside & (y > y_range[0] - MARGIN) & (y < y_range[1] + MARGIN))
+
+
+def ordered(names: tuple[str, ...], preferred: tuple[str, ...]) -> list[str]:
+    """``names`` with those of ``preferred`` first, in its order."""
+    return [n for n in preferred if n in names] + [n for n in names if n not in preferred]
+
+
+
+def _one_hot(states: NDArray[np.int8], count: int) -> NDArray[np.bool_]:
+    """(N, count); a state outside 0..count-1 is a row of zeros."""
+    return np.asarray(states[:, None] == np.arange(count))
