@@ -1,11 +1,11 @@
 """The names of frames and topics, in one place: what a converted bag contains and what the node expects by default.
 
-Sensors are named as in nuScenes, in lower case (``cam_front``, ``radar_back_left``, ``lidar_top``); the name of a sensor
-is also its frame. Every message carries the acquisition time of its sensor, and is recorded at that time.
+Sensors are named as in nuScenes, in lower case (``cam_front``, ``radar_back_left``, ``lidar_top``); the name of a
+sensor is also its frame. Every message carries the acquisition time of its sensor, and is recorded at that time.
 
-======================================  ==============================  =================================================
+======================================  ==============================  ================================================
 topic                                   type                            content
-======================================  ==============================  =================================================
+======================================  ==============================  ================================================
 ``/<camera>/image_raw/compressed``      sensor_msgs/CompressedImage     JPEG bytes as the camera delivered them
 ``/<camera>/camera_info``               sensor_msgs/CameraInfo          intrinsics, same stamp as the image
 ``/<radar>/points``                     sensor_msgs/PointCloud2         18 named fields, 43 packed bytes a return
@@ -20,7 +20,7 @@ topic                                   type                            content
 ``/detections``                         vision_msgs/Detection3DArray    what the detector found, base_link
 ``/detection_velocities``               sensor_msgs/PointCloud2         their velocities, same order and stamp
 ``/detection_markers``                  visualization_msgs/MarkerArray  the same, to look at
-======================================  ==============================  =================================================
+======================================  ==============================  ================================================
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class ObjectAnnotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """nuScenes category, for example ``vehicle.car``."""
     attributes: tuple[str, ...]
     visibility: str
-    """nuScenes visibility token 1..4; empty where unknown."""
+    """nuScenes level, for example ``v80-100``; empty where unknown."""
     num_lidar_pts: int
     num_radar_pts: int
     translation: Vector

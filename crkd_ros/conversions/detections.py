@@ -1,9 +1,9 @@
 """Detections to and from ``vision_msgs``, their velocities beside it, and markers to look at them.
 
-``Detection3D`` has no field for velocity, and no ROS message has one that fits. Velocities are published beside the array as a
-``sensor_msgs/PointCloud2`` with the same header and one point per detection, in the same order: x, y, z (box centre),
-vx, vy (m/s over ground, along the axes of the header's frame; NaN where unknown), score, label (position in
-``DETECTION_CLASSES``). Any point cloud tool can draw it.
+``Detection3D`` has no field for velocity, and no common message is an array of velocities. They are published beside
+the array as a ``sensor_msgs/PointCloud2`` with the same header and one point per detection, in the same order: x, y, z
+(box centre), vx, vy (m/s over ground, along the axes of the header's frame; NaN where unknown), score, label (position
+in ``DETECTION_CLASSES``). Any point cloud tool can draw it.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def detections_of(message: Any, velocities: Any | None = None, *, source: str = 
         source: what an error message calls it.
 
     Raises:
-        ConversionError: an unknown class, a detection without hypothesis, a quaternion or number that is none, or a cloud that does not
-            belong to the array (other stamp, frame, number or classes).
+        ConversionError: an unknown class, a detection without hypothesis, a pose, size or score that is not a number,
+            or a cloud that does not belong to the array (other stamp, frame, number or classes).
     """
     stamp, frame_id = stamp_of(message.header.stamp), message.header.frame_id
     n = len(message.detections)
@@ -98,7 +98,8 @@ def detections_of(message: Any, velocities: Any | None = None, *, source: str = 
         best = max(detection.results, key=lambda result: result.hypothesis.score).hypothesis
         if best.class_id not in LABELS:
             raise ConversionError(
-                f"{source}: detection {i} has class_id '{best.class_id}'; expected one of {', '.join(DETECTION_CLASSES)}"
+                f"{source}: detection {i} has class_id '{best.class_id}'; "
+                f"expected one of {', '.join(DETECTION_CLASSES)}"
             )
         p, q, s = detection.bbox.center.position, detection.bbox.center.orientation, detection.bbox.size
         centers[i], sizes[i], rotations[i] = (p.x, p.y, p.z), (s.y, s.x, s.z), (q.w, q.x, q.y, q.z)
@@ -106,7 +107,9 @@ def detections_of(message: Any, velocities: Any | None = None, *, source: str = 
     numbers = np.concatenate([centers, sizes, rotations, scores[:, None]], axis=1)
     bad = ~np.isfinite(numbers).all(axis=1) | (np.abs(rotations).max(axis=1) < 1e-9)
     if bad.any():
-        raise ConversionError(f"{source}: detection {int(np.argmax(bad))} has a pose, size or score that is not a number")
+        raise ConversionError(
+            f"{source}: detection {int(np.argmax(bad))} has a pose, size or score that is not a number"
+        )
     speeds = np.full((n, 2), np.nan)
     if velocities is not None:
         speeds = _velocities_of(velocities, labels, stamp=stamp, frame_id=frame_id, source=source)
@@ -180,9 +183,7 @@ def marker_array(
 def _poses(messages: Messages, boxes: Boxes3D) -> Sequence[Any]:
     centers, _, rotations, _ = boxes.to_nuscenes()
     return [
-        messages.Pose(
-            position=messages.Point(x=x, y=y, z=z), orientation=messages.Quaternion(x=qx, y=qy, z=qz, w=qw)
-        )
+        messages.Pose(position=messages.Point(x=x, y=y, z=z), orientation=messages.Quaternion(x=qx, y=qy, z=qz, w=qw))
         for (x, y, z), (qw, qx, qy, qz) in zip(centers.tolist(), rotations.tolist(), strict=True)
     ]
 
@@ -195,9 +196,7 @@ def _velocity_points(detections: Detections) -> NDArray[np.void]:
     return points
 
 
-def _velocities_of(
-    message: Any, labels: NDArray[np.int64], *, stamp: int, frame_id: str, source: str
-) -> FloatArray:
+def _velocities_of(message: Any, labels: NDArray[np.int64], *, stamp: int, frame_id: str, source: str) -> FloatArray:
     if stamp_of(message.header.stamp) != stamp or message.header.frame_id != frame_id:
         raise ConversionError(
             f"{source}: velocities at {stamp_of(message.header.stamp)} ns in '{message.header.frame_id}' do not belong "
@@ -211,7 +210,8 @@ def _velocities_of(
         )
     if len(points) != len(labels) or not np.array_equal(points["label"], labels):
         raise ConversionError(
-            f"{source}: velocities of {len(points)} objects do not belong to {len(labels)} detections (number or order of classes "
-            "differs)"
+            f"{source}: velocities of {len(points)} objects do not belong to {len(labels)} detections "
+            "(their number, or the order of their classes, differs)"
         )
-    return np.stack([points["vx"], points["vy"]], axis=1).astype(np.float64)
+    speeds: FloatArray = np.stack([points["vx"], points["vy"]], axis=1).astype(np.float64)
+    return speeds

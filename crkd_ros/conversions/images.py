@@ -139,13 +139,13 @@ def camera_model_of(message: Any, *, source: str, rectified: bool = False) -> Ca
         rectified: the images it goes with are rectified: take K from P, and no distortion.
 
     Raises:
-        ConversionError: an uncalibrated camera, a distortion model other than plumb_bob, binning or a region of interest.
+        ConversionError: an uncalibrated camera, a distortion model other than plumb_bob, binning, a region of interest.
     """
-    matrix = np.array(message.p, dtype=np.float64).reshape(3, 4)[:, :3] if rectified else np.array(message.k).reshape(3, 3)
-    intrinsics = matrix.astype(np.float64)
+    name, matrix = ("P", message.p) if rectified else ("K", message.k)
+    intrinsics = np.array(np.array(matrix, dtype=np.float64).reshape(3, -1)[:, :3])
     if not np.isfinite(intrinsics).all() or intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0 or intrinsics[2, 2] != 1:
         raise ConversionError(
-            f"{source}: {'P' if rectified else 'K'} is not a calibration ({intrinsics.ravel().tolist()}); calibrate the camera"
+            f"{source}: {name} is not a calibration ({intrinsics.ravel().tolist()}); calibrate the camera"
         )
     if message.binning_x > 1 or message.binning_y > 1 or message.roi.width or message.roi.height:
         raise ConversionError(

@@ -90,7 +90,8 @@ def _cloud_dtype(fields: tuple[Field, ...], point_step: int, big_endian: bool, s
     for name, _, datatype, count in fields:
         if datatype not in POINT_FIELD_TYPES:
             raise ConversionError(
-                f"{source}: field '{name}' has datatype {datatype}; expected one of {', '.join(map(str, POINT_FIELD_TYPES))}"
+                f"{source}: field '{name}' has datatype {datatype}; expected one of "
+                f"{', '.join(map(str, POINT_FIELD_TYPES))}"
             )
         code = order + POINT_FIELD_TYPES[datatype]
         formats.append((code, (count,)) if count > 1 else code)

@@ -1,0 +1,326 @@
+"""Reading and writing bags (rosbag2 folders, single ``.mcap`` or ``.db3`` files) without ROS, in plain terms."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rosbags.interfaces import (
+    Connection,
+    MessageDefinitionFormat,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.rosbag2.errors import ReaderError
+from rosbags.serde import SerdeError
+from rosbags.typesys import TypesysError, get_types_from_msg
+from rosbags.typesys.store import Typestore
+
+from crkd_core.cli import UserError
+from rosbag_tools.typestore import typestore
+
+STORAGE_SUFFIXES = (".mcap", ".db3")
+_UNLIMITED = QosTime(9223372036, 854775807)
+
+
+class BagError(UserError):
+    """A bag that cannot be read or written; names its path and the reason."""
+
+
+def _qos(depth: int, durability: QosDurability) -> Qos:
+    return Qos(
+        history=QosHistory.KEEP_LAST,
+        depth=depth,
+        reliability=QosReliability.RELIABLE,
+        durability=durability,
+        deadline=_UNLIMITED,
+        lifespan=_UNLIMITED,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=_UNLIMITED,
+        avoid_ros_namespace_conventions=False,
+    )
+
+
+RELIABLE = _qos(10, QosDurability.VOLATILE)
+"""Offered by most topics; serves best-effort subscribers as well."""
+LATCHED = _qos(1, QosDurability.TRANSIENT_LOCAL)
+"""Offered by /tf_static and the like: late subscribers still get the last message."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What a bag holds of one topic.
+
+    Attributes:
+        type: such as ``sensor_msgs/msg/PointCloud2``.
+        count: messages.
+        latched: offered as transient local.
+    """
+
+    type: str
+    count: int
+    latched: bool
+
+
+@dataclass(frozen=True)
+class BagMessage:
+    """One recorded message.
+
+    Attributes:
+        topic: where it was published.
+        type: its message type.
+        stamp: when it was recorded, ns.
+        message: deserialised, a rosbags message.
+    """
+
+    topic: str
+    type: str
+    stamp: int
+    message: Any
+
+
+class Bag:
+    """An open bag; use ``open_bag``.
+
+    Attributes:
+        path: of the folder or file.
+        topics: topic name -> what there is of it.
+        start: stamp of the first message, ns.
+        end: stamp of the last message, ns.
+    """
+
+    def __init__(self, path: Path, reader: Reader) -> None:
+        self.path = path
+        self._reader = reader
+        self._store: Typestore | None = None
+        self.topics = {
+            name: Topic(info.msgtype or "", info.msgcount, any(map(_is_latched, info.connections)))
+            for name, info in sorted(reader.topics.items())
+        }
+        self.start = reader.start_time
+        self.end = max(self.start, reader.end_time - 1)
+
+    def require(self, topics: Iterable[str]) -> None:
+        """Check that these topics are there and hold messages.
+
+        Raises:
+            BagError: naming those that are missing or empty, and what the bag has.
+        """
+        missing = [name for name in topics if name not in self.topics or not self.topics[name].count]
+        if missing:
+            found = ", ".join(name for name, topic in self.topics.items() if topic.count) or "no message at all"
+            raise BagError(f"bag {self.path}: no message on {', '.join(missing)} (found {found})")
+
+    def messages(
+        self, topics: Iterable[str] = (), *, start: int | None = None, stop: int | None = None
+    ) -> Iterator[BagMessage]:
+        """Deserialised messages in order of time; of one stamp, in the order they were written.
+
+        Args:
+            topics: only these, where the bag has them; none given: all.
+            start: only messages at or after this stamp, ns.
+            stop: only messages before this stamp, ns.
+
+        Raises:
+            BagError: a damaged bag or message, or a message type without definition.
+        """
+        for connection, stamp, data in self._raw(topics, start, stop):
+            yield BagMessage(connection.topic, connection.msgtype, stamp, self._message(connection, data))
+
+    def raw_messages(
+        self, topics: Iterable[str] = (), *, start: int | None = None, stop: int | None = None
+    ) -> Iterator[tuple[str, int, bytes]]:
+        """(topic, stamp, CDR bytes) of each message, otherwise as ``messages``.
+
+        Raises:
+            BagError: a damaged bag.
+        """
+        for connection, stamp, data in self._raw(topics, start, stop):
+            yield connection.topic, stamp, data
+
+    def _raw(
+        self, topics: Iterable[str], start: int | None, stop: int | None
+    ) -> Iterator[tuple[Connection, int, bytes]]:
+        wanted = set(topics)
+        connections = [c for c in self._reader.connections if not wanted or c.topic in wanted]
+        if not connections:
+            return
+        with _damage_of(self.path):
+            yield from self._reader.messages(connections, start=start, stop=stop)
+
+    def _message(self, connection: Connection, data: bytes) -> Any:
+        if self._store is None:
+            self._store = _store_for(self._reader.connections)
+        try:
+            return self._store.deserialize_cdr(data, connection.msgtype)
+        except KeyError:
+            raise BagError(
+                f"bag {self.path}: {connection.topic}: message type {connection.msgtype} is not known, "
+                "and the bag does not define it"
+            ) from None
+        except SerdeError as error:
+            raise BagError(f"bag {self.path}: {connection.topic}: damaged message: {error}") from None
+
+
+@contextmanager
+def open_bag(path: Path | str) -> Iterator[Bag]:
+    """Open a bag for reading.
+
+    Args:
+        path: a rosbag2 folder (with ``metadata.yaml``), or a single ``.mcap`` or ``.db3`` file.
+
+    Raises:
+        BagError: no such path, not a bag, or a damaged one.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise BagError(f"bag {path}: no such file or folder")
+    if path.is_dir() and not (path / "metadata.yaml").is_file():
+        inside = sorted(p.name for p in path.iterdir() if p.suffix in STORAGE_SUFFIXES)
+        hint = f"; did you mean {path / inside[0]}?" if inside else ""
+        raise BagError(f"bag {path}: not a bag: no metadata.yaml in this folder{hint}")
+    if path.is_file() and path.suffix not in STORAGE_SUFFIXES:
+        raise BagError(f"bag {path}: not a bag: expected a folder, or a file ending in {' or '.join(STORAGE_SUFFIXES)}")
+    with _damage_of(path):
+        reader = Reader(path)
+        reader.open()
+    try:
+        yield Bag(path, reader)
+    finally:
+        reader.close()
+
+
+class BagWriter:
+    """An open new bag; use ``new_bag``."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._connections: dict[str, Connection] = {}
+        self._store = typestore()
+
+    def add_topic(self, topic: str, msgtype: str, *, qos: Qos = RELIABLE) -> None:
+        """Announce a topic before its first message.
+
+        Args:
+            topic: its name.
+            msgtype: such as ``nav_msgs/msg/Odometry``.
+            qos: what a player should offer.
+        """
+        self._connections[topic] = self._writer.add_connection(
+            topic, msgtype, typestore=self._store, offered_qos_profiles=[qos]
+        )
+
+    def write(self, topic: str, stamp: int, message: Any) -> int:
+        """Write a rosbags message at ``stamp`` (ns); returns its size in bytes."""
+        connection = self._connections[topic]
+        return self.write_raw(topic, stamp, self._store.serialize_cdr(message, connection.msgtype))
+
+    def write_raw(self, topic: str, stamp: int, data: bytes | memoryview) -> int:
+        """Write the CDR bytes of a message at ``stamp`` (ns); returns their number."""
+        self._writer.write(self._connections[topic], stamp, data)
+        return len(data)
+
+
+@contextmanager
+def new_bag(out: Path | str, *, overwrite: bool = False) -> Iterator[BagWriter]:
+    """Write a bag in MCAP; it appears at ``out`` when the block ends without an error, and not before.
+
+    Args:
+        out: a folder, or a path ending in ``.mcap`` for a single file.
+        overwrite: replace a bag that is there.
+
+    Raises:
+        BagError: ``out`` exists (or, with ``overwrite``, is not a bag), or cannot be written.
+    """
+    out = Path(out)
+    check_can_write(out, overwrite=overwrite)
+    single = out.suffix == ".mcap"
+    name = out.stem if single else out.name
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{out.name}.tmp-", dir=out.parent))
+    except OSError as error:
+        raise BagError(f"bag {out}: cannot be written: {error.strerror}") from None
+    try:
+        with Writer(folder / name, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+            yield BagWriter(writer)
+        finished = folder / name / f"{name}.mcap" if single else folder / name
+        if out.exists():
+            check_can_write(out, overwrite=overwrite)
+            out.rename(folder / "replaced")
+        finished.rename(out)
+    except OSError as error:
+        raise BagError(f"bag {out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_can_write(out: Path, *, overwrite: bool) -> None:
+    """Check that a bag may be written to ``out``, before any work is done.
+
+    Raises:
+        BagError: it exists and may not, or must not, be replaced.
+    """
+    if not out.exists():
+        return
+    if not overwrite:
+        raise BagError(f"bag {out}: exists already; remove it, choose another --out, or give --overwrite")
+    is_bag = out.suffix in STORAGE_SUFFIXES if out.is_file() else (out / "metadata.yaml").is_file()
+    if not is_bag:
+        raise BagError(f"bag {out}: exists and is not a bag; it is not overwritten, choose another --out")
+
+
+def _is_latched(connection: Connection) -> bool:
+    profiles = getattr(connection.ext, "offered_qos_profiles", ())
+    return any(profile.durability == QosDurability.TRANSIENT_LOCAL for profile in profiles)
+
+
+def _store_for(connections: Iterable[Connection]) -> Typestore:
+    """Our type store, with the definitions of other types that the bag brings along."""
+    known = typestore()
+    unknown = [
+        c for c in connections if c.msgtype not in known.types and c.msgdef.format == MessageDefinitionFormat.MSG
+    ]
+    if not unknown:
+        return known
+    store = Typestore()
+    store.types.update(known.types)
+    store.fielddefs.update(known.fielddefs)
+    for connection in unknown:
+        with suppress(TypesysError):  # it is reported as unknown if somebody reads that topic
+            types = get_types_from_msg(connection.msgdef.data, connection.msgtype)
+            store.register({name: fields for name, fields in types.items() if name not in store.types})
+    return store
+
+
+@contextmanager
+def _damage_of(path: Path) -> Iterator[None]:
+    """What the storage readers raise on a damaged file, as one kind of error."""
+    try:
+        yield
+    except PermissionError:
+        raise BagError(f"bag {path}: no permission to read it") from None
+    except (
+        ReaderError,
+        OSError,
+        EOFError,
+        struct.error,
+        AssertionError,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as e:
+        reason = str(e) or type(e).__name__
+        raise BagError(f"bag {path}: damaged or truncated: {reason}") from e
