@@ -24,10 +24,10 @@ TORCH_INDEX ?=
 # A sourced ROS distribution brings rclpy and the messages; without one they come as wheels and are built from text.
 ifeq (,$(ROS_DISTRO))
 VENV ?= .venv
-EXTRAS := nuscenes,training,dev,ros,interfaces
+EXTRAS := nuscenes,training,video,dev,ros,interfaces
 else
 VENV ?= .venv-$(ROS_DISTRO)
-EXTRAS := nuscenes,training,dev
+EXTRAS := nuscenes,training,video,dev
 VENV_OPTIONS := --system-site-packages
 endif
 

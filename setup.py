@@ -82,6 +82,8 @@ setup(
         # The official metric. Pins numpy < 2.
         "nuscenes": ["nuscenes-devkit==1.2.0"],
         "training": ["lightning>=2.6", "tensorboard>=2.16", "torchdata>=0.11"],
+        # MP4 files of drives and replays.
+        "video": ["av>=12"],
         # Sparse convolution of the LiDAR teacher: exactly one of the three.
         "teacher": ["spconv==2.3.8"],
         "teacher-cu120": ["spconv-cu120==2.3.6"],

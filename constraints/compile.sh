@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-extras=(nuscenes training teacher ros interfaces dev)
+extras=(nuscenes training video teacher ros interfaces dev)
 for version in 3.10 3.11 3.12; do
   pins="constraints/py${version/./}.txt"
   echo "resolving for Python $version -> $pins"
