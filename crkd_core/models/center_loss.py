@@ -18,14 +18,14 @@ SCORE_CLAMP = 1e-4
 """Scores are kept this far from 0 and 1."""
 
 
-def detection_loss(
+def center_loss(
     tasks: Sequence[TaskMaps], targets: Sequence[TaskTargets], head: HeadConfig
 ) -> dict[str, Tensor]:
     """The losses of all tasks; their plain sum is the detection loss.
 
     Args:
         tasks: raw head maps.
-        targets: see ``draw_targets``.
+        targets: see ``center_targets``.
         head: weight of the velocity codes.
 
     Returns:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crkd_core.config import BevConfig, HeadConfig
+from crkd_core.config import HeadConfig, Recipe
+from crkd_core.geometry.grid import BevGrid
 from crkd_core.models.center_head import TASK_FIRST_LABEL, TASKS
 from crkd_core.types import DETECTION_CLASSES
 
@@ -33,9 +34,14 @@ class TaskTargets:
     mask: Tensor
 
 
+def center_targets(boxes: Sequence[Tensor], labels: Sequence[Tensor], recipe: Recipe) -> tuple[TaskTargets, ...]:
+    """Targets of every task for a recipe's grid and head, see ``draw_targets``."""
+    return draw_targets(boxes, labels, BevGrid.from_config(recipe.bev), recipe.model.head)
+
+
 @torch.no_grad()
 def draw_targets(
-    boxes: Sequence[Tensor], labels: Sequence[Tensor], bev: BevConfig, head: HeadConfig
+    boxes: Sequence[Tensor], labels: Sequence[Tensor], grid: BevGrid, head: HeadConfig
 ) -> tuple[TaskTargets, ...]:
     """Targets of every task.
 
@@ -47,24 +53,24 @@ def draw_targets(
         boxes: per sample (n, 9) float32: x, y, z of the bottom centre, w, l, h, r, vx, vy in the augmented BEV frame
             (``types.Boxes3D.to_mmdet3d``). n may be 0.
         labels: per sample (n,) int64, positions in ``DETECTION_CLASSES``; negative ones are ignored.
-        bev: the grid.
+        grid: the cells of the maps.
         head: radius and slot limits.
     """
     batch, device = len(boxes), boxes[0].device
     counts = [len(b) for b in boxes]
     sample = torch.repeat_interleave(torch.arange(batch), torch.tensor(counts)).to(device, non_blocking=True)
     box, label = torch.cat(list(boxes)).float(), torch.cat(list(labels))
-    lower = box.new_tensor([bev.x_range[0], bev.y_range[0]])
-    position = (box[:, :2] - lower) / bev.cell
+    edge = box.new_tensor(grid.cell)
+    position = (box[:, :2] - box.new_tensor(grid.lower)) / edge
     cell = position.long()
-    inside = ((position > -1) & (cell < cell.new_tensor([bev.nx, bev.ny]))).all(1)
+    inside = ((position > -1) & (cell < cell.new_tensor(grid.shape))).all(1)
     valid = inside & (box[:, 3] > 0) & (box[:, 4] > 0) & (label >= 0)
 
-    size = box[:, 3:5] / bev.cell
+    size = box[:, 3:5] / edge
     radius = gaussian_radius(size[:, 1], size[:, 0], head.gaussian_overlap)
     radius = radius.nan_to_num().long().clamp(min=head.min_radius)
-    heatmaps = _draw_gaussians(sample, label, cell, radius, valid, shape=(batch, len(DETECTION_CLASSES), bev.nx, bev.ny))
-    codes, cells, mask = _fill_slots(sample, label, box, position, cell, valid, batch, bev.ny, head.max_boxes)
+    heatmaps = _draw_gaussians(sample, label, cell, radius, valid, shape=(batch, len(DETECTION_CLASSES), *grid.shape))
+    codes, cells, mask = _fill_slots(sample, label, box, position, cell, valid, batch, grid.shape[1], head.max_boxes)
     return tuple(
         TaskTargets(heatmaps[:, first : first + len(TASKS[t])], codes[:, t], cells[:, t], mask[:, t])
         for t, first in enumerate(TASK_FIRST_LABEL)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crkd_core.config import BevConfig, HeadConfig
+from crkd_core.config import HeadConfig
+from crkd_core.geometry.grid import BevGrid
 from crkd_core.models.center_head import TASK_FIRST_LABEL, TaskMaps
 from crkd_core.ops.nms import nms_circle, nms_rotated
 
@@ -41,24 +42,24 @@ class Decoded:
 
 
 @torch.no_grad()
-def decode(tasks: tuple[TaskMaps, ...], bev: BevConfig, head: HeadConfig) -> list[Decoded]:
+def decode(tasks: tuple[TaskMaps, ...], grid: BevGrid, head: HeadConfig) -> list[Decoded]:
     """Boxes of every sample of a batch. Computes in float32 whatever the maps' type.
 
     Args:
         tasks: raw head maps, see ``CenterHead``.
-        bev: their grid.
+        grid: their cells.
         head: score threshold and limits.
     """
-    peaks = [task_peaks(maps, bev, head) for maps in tasks]
+    peaks = [task_peaks(maps, grid, head) for maps in tasks]
     return [_suppressed([(b[i], s[i], c[i], v[i]) for b, s, c, v in peaks], head) for i in range(len(peaks[0][0]))]
 
 
-def task_peaks(maps: TaskMaps, bev: BevConfig, head: HeadConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def task_peaks(maps: TaskMaps, grid: BevGrid, head: HeadConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The highest cells of a task's heat maps as boxes, before suppression.
 
     Args:
         maps: raw maps of one task.
-        bev: their grid.
+        grid: their cells.
         head: limits.
 
     Returns:
@@ -76,8 +77,8 @@ def task_peaks(maps: TaskMaps, bev: BevConfig, head: HeadConfig) -> tuple[Tensor
         return flat.gather(1, cell[..., None].expand(-1, -1, flat.shape[2])).float()
 
     reg, rot = at_cell(maps.reg), at_cell(maps.rot)
-    x = (cell // ny + reg[..., 0]) * bev.cell + bev.x_range[0]
-    y = (cell % ny + reg[..., 1]) * bev.cell + bev.y_range[0]
+    x = (cell // ny + reg[..., 0]) * grid.cell[0] + grid.lower[0]
+    y = (cell % ny + reg[..., 1]) * grid.cell[1] + grid.lower[1]
     center = torch.cat([x[..., None], y[..., None], at_cell(maps.height)], dim=-1)
     yaw = torch.atan2(rot[..., 0], rot[..., 1])[..., None]
     boxes = torch.cat([center, at_cell(maps.dim).exp(), yaw, at_cell(maps.vel)], dim=-1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from crkd_core.config import CameraConfig, Recipe, RecipeError
+from crkd_core.geometry.grid import BevGrid
 from crkd_core.models.bev_decoder import BevDecoder
 from crkd_core.models.center_head import CenterHead, TaskMaps
 from crkd_core.models.decode import Decoded, decode
@@ -41,14 +42,14 @@ class FusionOutput:
 class CameraBranch(nn.Module):
     """Images to a BEV map: backbone, neck, view transform."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, grid: BevGrid) -> None:
         super().__init__()
         config = recipe.model.camera
         height, width = recipe.image.size
         if height % 32 or width % 32:
             raise RecipeError(f"image.size: expected multiples of 32, got {[height, width]}")
         self.channels = config.channels
-        self.bev = recipe.bev
+        self.grid = grid
         self.backbone = _backbone(config)
         levels = self.backbone.out_channels
         self.neck: SecondFPN | GeneralizedLSSFPN
@@ -62,13 +63,13 @@ class CameraBranch(nn.Module):
             image_size=(height, width),
             feature_size=(height // 8, width // 8),
             depth=config.depth,
-            bev=recipe.bev,
+            grid=grid,
         )
 
     def forward(self, inputs: NetworkInput) -> Tensor:
         """(B, channels, nx, ny) float32; zero for a sample without images."""
         if len(inputs.images) == 0:
-            return inputs.images.new_zeros(inputs.batch_size, self.channels, self.bev.nx, self.bev.ny)
+            return inputs.images.new_zeros(inputs.batch_size, self.channels, *self.grid.shape)
         images = inputs.images.contiguous(memory_format=torch.channels_last)
         features = self.neck(self.backbone(images)[self.first_level :])
         bev: Tensor = self.view_transform(
@@ -87,6 +88,7 @@ class FusionDetector(nn.Module):
 
     Attributes:
         recipe: what it is composed of.
+        grid: the cells of its maps.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -98,8 +100,9 @@ class FusionDetector(nn.Module):
         super().__init__()
         self.recipe = recipe
         model = recipe.model
-        self.camera = CameraBranch(recipe)
-        self.radar = RadarEncoder(model.radar, recipe.bev)
+        self.grid = BevGrid.from_config(recipe.bev)
+        self.camera = CameraBranch(recipe, self.grid)
+        self.radar = RadarEncoder(model.radar, self.grid)
         self.fuser = build_fuser(model.fuser, model.camera.channels, self.radar.out_channels)
         self.decoder = BevDecoder(model.fuser.channels, model.decoder)
         self.head = CenterHead(model.decoder.out_channels, model.head)
@@ -119,7 +122,7 @@ class FusionDetector(nn.Module):
 
     def decode(self, output: FusionOutput) -> list[Decoded]:
         """Boxes of each sample, after non-maximum suppression, see ``decode.decode``."""
-        return decode(output.tasks, self.recipe.bev, self.recipe.model.head)
+        return decode(output.tasks, self.grid, self.recipe.model.head)
 
 
 def _backbone(config: CameraConfig) -> ResNet:

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crkd_core.config import BevConfig, RadarConfig
-from crkd_core.ops.pillars import PillarGrid, Pillars, pillarize, pool_pillars, scatter_pillars
+from crkd_core.config import RadarConfig
+from crkd_core.geometry.grid import BevGrid
+from crkd_core.ops.pillars import Pillars, pillarize, pool_pillars, scatter_pillars
 
 RADAR_COLUMNS = 45
 """Columns of CRKD's radar features (``data.radar.RADAR_FEATURES``); the first three are x, y, z."""
@@ -20,10 +21,10 @@ class RadarEncoder(nn.Module):
         out_channels: channels of the map.
     """
 
-    def __init__(self, radar: RadarConfig, bev: BevConfig) -> None:
+    def __init__(self, radar: RadarConfig, grid: BevGrid) -> None:
         super().__init__()
         self.config = radar
-        self.grid = PillarGrid(bev.x_range[0], bev.y_range[0], bev.z_range, bev.cell, bev.nx, bev.ny)
+        self.grid = grid
         widths = (RADAR_COLUMNS + 2, *radar.channels)
         self.point_layers = nn.ModuleList(PointLayer(a, b) for a, b in zip(widths, widths[1:], strict=False))
         self.out_channels = radar.channels[-1]
@@ -77,14 +78,14 @@ class RadarEncoder(nn.Module):
         return pool_pillars(rows[:-1], rows[-1], pillars, max_points=slots)
 
 
-def decorate(points: Tensor, cell: Tensor, grid: PillarGrid) -> Tensor:
+def decorate(points: Tensor, cell: Tensor, grid: BevGrid) -> Tensor:
     """(P, F + 2): x, y, z normalised to [0, 1] over the grid, the other columns, then the offset (m) of x and y from the
     centre of the point's cell (P, 2)."""
-    lower = points.new_tensor([grid.x_min, grid.y_min])
-    center = cell.to(points.dtype) * grid.cell + (0.5 * grid.cell + lower)
-    offset = points[:, :2] - center
-    extent = points.new_tensor([grid.nx * grid.cell, grid.ny * grid.cell, grid.z_range[1] - grid.z_range[0]])
-    normalised = (points[:, :3] - points.new_tensor([grid.x_min, grid.y_min, grid.z_range[0]])) / extent
+    edge, lower = points.new_tensor(grid.cell), points.new_tensor([*grid.lower, grid.z_range[0]])
+    offset = points[:, :2] - (cell.to(points.dtype) * edge + (0.5 * edge + lower[:2]))
+    sides = [count * edge for count, edge in zip(grid.shape, grid.cell, strict=True)]
+    extent = points.new_tensor([*sides, grid.z_range[1] - grid.z_range[0]])
+    normalised = (points[:, :3] - lower) / extent
     return torch.cat([normalised, points[:, 3:], offset], dim=1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from crkd_core.config import BevConfig
+from crkd_core.geometry.grid import BevGrid
 from crkd_core.ops.bev_pool import bev_pool
 
 Z_RANGE = (-10.0, 10.0)
@@ -26,7 +26,7 @@ class LiftSplat(nn.Module):
         image_size: tuple[int, int],
         feature_size: tuple[int, int],
         depth: tuple[float, float, float],
-        bev: BevConfig,
+        grid: BevGrid,
     ) -> None:
         """A view transform for one image size.
 
@@ -36,10 +36,10 @@ class LiftSplat(nn.Module):
             image_size: (height, width) of the network's images, pixels.
             feature_size: (height, width) of the image features.
             depth: first bin, end (exclusive), step, m.
-            bev: the grid.
+            grid: the cells of the map; its z_range does not matter, see ``Z_RANGE``.
         """
         super().__init__()
-        self.bev = bev
+        self.grid = grid
         self.channels = channels
         self.register_buffer("pixels", pixel_grid(image_size, feature_size), persistent=False)
         self.register_buffer("depths", torch.arange(*depth, dtype=torch.float32), persistent=False)
@@ -73,10 +73,10 @@ class LiftSplat(nn.Module):
             points = frustum_points(
                 self.pixels, self.depths, intrinsics, T_bev_from_cam, image_augment, bev_augment[image_sample]
             )
-            cells = cell_index(points, image_sample, self.bev).flatten(0, 1)
-            batch, nx, ny = len(bev_augment), self.bev.nx, self.bev.ny
-            pooled = bev_pool(logits.softmax(dim=1), context, cells, batch * nx * ny)
-        return pooled.view(batch, nx, ny, self.channels).permute(0, 3, 1, 2)
+            cells = cell_index(points, image_sample, self.grid).flatten(0, 1)
+            batch = len(bev_augment)
+            pooled = bev_pool(logits.softmax(dim=1), context, cells, batch * self.grid.cells)
+        return pooled.view(batch, *self.grid.shape, self.channels).permute(0, 3, 1, 2)
 
 
 def pixel_grid(image_size: tuple[int, int], feature_size: tuple[int, int]) -> Tensor:
@@ -119,19 +119,21 @@ def frustum_points(
     return x, y, z
 
 
-def cell_index(points: tuple[Tensor, Tensor, Tensor], image_sample: Tensor, bev: BevConfig) -> Tensor:
+def cell_index(points: tuple[Tensor, Tensor, Tensor], image_sample: Tensor, grid: BevGrid) -> Tensor:
     """(M, P, D) int64: ``(sample * nx + ix) * ny + iy`` of each point, -1 outside the grid.
 
     Indices are truncated toward zero as in the original (quirk Q5): a point up to one cell below a lower border counts
     into the first cell.
     """
-    borders = ((bev.x_range[0], bev.cell, bev.nx), (bev.y_range[0], bev.cell, bev.ny), (Z_RANGE[0], Z_RANGE[1] - Z_RANGE[0], 1))
-    inside, indices = None, []
-    for values, (lower, size, count) in zip(points, borders, strict=True):
-        position = (values - lower) / size
-        within = (position > -1) & (position < count)
-        inside = within if inside is None else inside & within
-        indices.append(position)
-    assert inside is not None
-    ix, iy = (torch.where(inside, position, 0.0).long() for position in indices[:2])
-    return torch.where(inside, (image_sample[:, None, None] * bev.nx + ix) * bev.ny + iy, -1)
+    x, y, z = points
+    ix, x_inside = _truncated(x, grid.lower[0], grid.cell[0], grid.shape[0])
+    iy, y_inside = _truncated(y, grid.lower[1], grid.cell[1], grid.shape[1])
+    _, z_inside = _truncated(z, Z_RANGE[0], Z_RANGE[1] - Z_RANGE[0], 1)
+    flat = (image_sample[:, None, None] * grid.shape[0] + ix) * grid.shape[1] + iy
+    return torch.where(x_inside & y_inside & z_inside, flat, -1)
+
+
+def _truncated(values: Tensor, lower: float, size: float, count: int) -> tuple[Tensor, Tensor]:
+    """Indices, meaningless where the second tensor (bool) says that they lie outside."""
+    position = (values - lower) / size
+    return position.long(), (position > -1) & (position < count)

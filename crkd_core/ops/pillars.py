@@ -11,26 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class PillarGrid:
-    """The grid of pillars: nx x ny square cells over the whole height ``z_range``, metres.
-
-    Attributes:
-        x_min: lower border along x.
-        y_min: lower border along y.
-        z_range: lower and upper border; points outside belong to no pillar.
-        cell: edge of a cell.
-        nx: cells along x.
-        ny: cells along y.
-    """
-
-    x_min: float
-    y_min: float
-    z_range: tuple[float, float]
-    cell: float
-    nx: int
-    ny: int
+from crkd_core.geometry.grid import BevGrid
 
 
 @dataclass(frozen=True)
@@ -55,7 +36,7 @@ class Pillars:
 def pillarize(
     points: Tensor,  # [P, >=3]
     sample: Tensor,  # [P]
-    grid: PillarGrid,
+    grid: BevGrid,
     *,
     batch_size: int,
     max_points: int,
@@ -69,15 +50,15 @@ def pillarize(
     Args:
         points: (P, F) float32, columns x, y, z first, metres. P may be 0.
         sample: (P,) int64, ascending, the sample of each point.
-        grid: the pillars.
+        grid: the pillars, each a cell over the whole height ``grid.z_range``.
         batch_size: number of samples B.
         max_points: points kept per pillar.
         max_pillars: pillars kept per sample.
     """
     n, device = len(points), points.device
     index, inside = _grid_index(points, grid)
-    outside_key = batch_size * grid.nx * grid.ny
-    key = torch.where(inside, (sample * grid.nx + index[:, 0]) * grid.ny + index[:, 1], outside_key)
+    outside_key = batch_size * grid.cells
+    key = torch.where(inside, sample * grid.cells + index[:, 0] * grid.shape[1] + index[:, 1], outside_key)
     position = torch.arange(n, device=device)
 
     ordered, order = torch.sort(key, stable=True)
@@ -135,7 +116,7 @@ def pool_pillars(
 def scatter_pillars(
     table: Tensor,  # [P + 1, C]
     pillars: Pillars,
-    grid: PillarGrid,
+    grid: BevGrid,
     *,
     batch_size: int,
 ) -> Tensor:
@@ -150,17 +131,17 @@ def scatter_pillars(
     Returns:
         (B, C, nx, ny) in channels-last memory, rows x, columns y.
     """
-    cells = batch_size * grid.nx * grid.ny
+    cells = batch_size * grid.cells
     bev = table.new_zeros(cells + 1, table.shape[1]).index_copy(0, pillars.flat_cell, table)
-    return bev[:cells].view(batch_size, grid.nx, grid.ny, -1).permute(0, 3, 1, 2)
+    return bev[:cells].view(batch_size, *grid.shape, table.shape[1]).permute(0, 3, 1, 2)
 
 
-def _grid_index(points: Tensor, grid: PillarGrid) -> tuple[Tensor, Tensor]:
+def _grid_index(points: Tensor, grid: BevGrid) -> tuple[Tensor, Tensor]:
     """(P, 2) int64 indices along x and y, and (P,) bool: inside the grid."""
     xyz = points[:, :3].float()
-    size = xyz.new_tensor([grid.cell, grid.cell, grid.z_range[1] - grid.z_range[0]])
-    cells = torch.floor((xyz - xyz.new_tensor([grid.x_min, grid.y_min, grid.z_range[0]])) / size)
-    inside = ((cells >= 0) & (cells < cells.new_tensor([grid.nx, grid.ny, 1]))).all(1)
+    size = xyz.new_tensor([*grid.cell, grid.z_range[1] - grid.z_range[0]])
+    cells = torch.floor((xyz - xyz.new_tensor([*grid.lower, grid.z_range[0]])) / size)
+    inside = ((cells >= 0) & (cells < cells.new_tensor([*grid.shape, 1]))).all(1)
     return torch.where(inside[:, None], cells[:, :2], 0.0).long(), inside
 
 
