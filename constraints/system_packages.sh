@@ -34,7 +34,7 @@ fi
 if [ "$(id -u)" -eq 0 ] && command -v apt-get > /dev/null; then
   echo "installing system packages: ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
-  apt-get update --quiet
+  apt-get update --quiet || echo "apt-get update failed; trying with the lists at hand" >&2
   apt-get install --yes --no-install-recommends "${missing[@]}"
 else
   echo "error: system packages are missing; run this once, then make again:" >&2
