@@ -78,7 +78,8 @@ class TrainingSet(Dataset[TrainingSample]):
         frames: where the annotated frames come from.
         recipe: how they are encoded and augmented.
         seed: of the augmentation.
-        augment: whether to augment at all.
+        augment: whether to augment at all. If not, every epoch reads the same samples: they are encoded once and kept
+            in memory (26 MB each at 256x704), so this is for small sets.
     """
 
     def __init__(self, frames: FrameSource, recipe: Recipe, *, seed: int = 0, augment: bool = True) -> None:
@@ -86,6 +87,7 @@ class TrainingSet(Dataset[TrainingSample]):
         self.recipe = recipe
         self.seed = seed
         self.augment = augment
+        self._kept: dict[int, TrainingSample] = {}
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -97,7 +99,13 @@ class TrainingSet(Dataset[TrainingSample]):
             DataError: a damaged file; names the sample and the file or camera.
         """
         epoch, index = position
-        rng = np.random.default_rng([self.seed, epoch, index]) if self.augment else None
+        if not self.augment:
+            if index not in self._kept:
+                self._kept[index] = self._encoded(index, None)
+            return self._kept[index]
+        return self._encoded(index, np.random.default_rng([self.seed, epoch, index]))
+
+    def _encoded(self, index: int, rng: np.random.Generator | None) -> TrainingSample:
         try:
             frame = self.frames[index]
         except DataError as error:

@@ -72,8 +72,9 @@ class DetectionTraining(lightning.LightningModule):
             TrainingError: a loss that is not finite; names the loss, the step and the samples.
         """
         output = self.model(batch.inputs)
+        head = self.recipe.model.head
         targets = center_targets(batch.boxes, batch.labels, self.recipe)
-        losses = center_loss(output.tasks, targets, self.recipe.model.head)
+        losses = center_loss(output.tasks, targets, head)
         total = torch.stack(list(losses.values())).sum()
         if self.global_step % 50 == 0:
             self._report(losses, total, batch)
@@ -115,7 +116,6 @@ def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> Fus
     last = options.out / "last.ckpt"
     done = _resumed_step(last) if options.resume else 0
     module = DetectionTraining(recipe)
-    module.model.to(memory_format=torch.channels_last)
     loader = _loader(samples, recipe, options, start_step=done)
     trainer = lightning.Trainer(
         max_steps=recipe.train.steps,

@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""Train a camera+radar detector from a recipe, on nuScenes-format data or on simulated drives.
+
+    training/train.py student_tiny --synthscenes 4000 --out runs/tiny
+    training/train.py student_r50 --dataroot DATA --version v1.0-trainval --split train --out runs/student_r50
+
+Writes into --out: the checkpoint `model/`, the resume state `last.ckpt`, logs for TensorBoard and CSV, `run.json` (what ran),
+and, with --evaluate-*, `results.json` (nuScenes result format) and `metrics.json` (official metric).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from crkd_core.cli import UserError, run
+from crkd_core.config import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
+from crkd_core.data.dataset import FrameSource, TrainingSet
+from crkd_core.data.frames import NuScenesFrames
+from crkd_core.data.nuscenes import load_index
+
+from crkd_core.runtime.checkpoint import save_checkpoint
+from crkd_core.runtime.detector import Detector
+from crkd_core.training.loop import TrainingOptions, train
+from crkd_core.types import AnnotatedFrame
+
+PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", help="name of a shipped recipe, or the path of a .yaml file")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe changes, e.g. train.steps=100")
+    data = parser.add_argument_group("training data (nuScenes format, or simulated)")
+    data.add_argument("--dataroot", type=Path, help="data set in nuScenes format")
+    data.add_argument("--version", default="v1.0-trainval", help="its version folder (default: %(default)s)")
+    data.add_argument("--scenes", nargs="*", help="scene names (default: all complete samples)")
+    data.add_argument("--synthscenes", type=int, default=0, metavar="N", help="simulate N drives, seeds 0..N-1")
+    data.add_argument("--frames-per-drive", type=int, default=4, help="key frames of each simulated drive")
+    data.add_argument("--image-width", type=int, default=800, help="width of simulated images, pixels")
+    data.add_argument("--no-augment", action="store_true", help="no augmentation; samples are kept in memory (small sets)")
+    test = parser.add_argument_group("evaluation when done")
+    test.add_argument("--evaluate-scenes", nargs="*", help="scenes of --dataroot to detect and score")
+    test.add_argument("--evaluate-root", type=Path, help="another data set (default: --dataroot)")
+    work = parser.add_argument_group("how to run")
+    work.add_argument("--seed", type=int, default=0)
+    work.add_argument("--workers", type=int, default=2, help="data loading processes (default: %(default)s)")
+    work.add_argument("--precision", choices=sorted(PRECISION), default="bf16" if torch.cuda.is_available() else "fp32")
+    work.add_argument("--resume", action="store_true", help="go on from <out>/last.ckpt")
+    work.add_argument("--max-minutes", type=float, default=0.0, help="stop after this time, resumable; 0: no limit")
+    work.add_argument("--dry-run", action="store_true", help="print the resolved recipe and the data, train nothing")
+    work.add_argument("--no-progress", action="store_true", help="no progress bars (logs of unattended runs)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Train, save, evaluate."""
+    args = arguments()
+    recipe = changed(load_recipe(args.recipe), args.set)
+    if bool(args.dataroot) == bool(args.synthscenes):
+        raise UserError("training data: name either --dataroot DIR or --synthscenes N")
+    if (args.out / "last.ckpt").exists() and not args.resume:
+        raise UserError(f"{args.out}: holds a run already; add --resume to go on, or choose another --out")
+    if args.dry_run:
+        print(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
+    frames = training_frames(args, recipe)
+    print(f"{recipe.name}: {len(frames)} samples, {recipe.train.steps} steps of {recipe.train.batch_size}")
+    if args.dry_run:
+        return 0
+    args.out.mkdir(parents=True, exist_ok=True)
+    provenance = provenance_of(args)
+    (args.out / "run.json").write_text(json.dumps({**provenance, "recipe": recipe_to_dict(recipe)}, indent=1))
+    options = TrainingOptions(
+        out=args.out,
+        seed=args.seed,
+        workers=args.workers,
+        precision=PRECISION[args.precision],
+        resume=args.resume,
+        max_minutes=args.max_minutes,
+        progress=not args.no_progress,
+    )
+    started = time.time()
+    model = train(recipe, TrainingSet(frames, recipe, seed=args.seed, augment=not args.no_augment), options)
+    provenance["minutes"] = round((time.time() - started) / 60, 2)
+    folder = save_checkpoint(args.out / "model", model, recipe, provenance=provenance)
+    print(f"checkpoint: {folder}")
+    if args.evaluate_scenes:
+        metrics = evaluated(args, Detector(folder), recipe)
+        if metrics is not None:
+            save_checkpoint(folder, model, recipe, metrics=metrics, provenance=provenance)
+    return 0
+
+
+def changed(recipe: Recipe, changes: list[str]) -> Recipe:
+    """The recipe with KEY=VALUE changes; keys are dotted paths, values YAML."""
+    values = recipe_to_dict(recipe)
+    for change in changes:
+        path, equals, text = change.partition("=")
+        *sections, key = path.split(".")
+        section: Any = values
+        for name in sections:
+            section = section.get(name) if isinstance(section, dict) else None
+        if not equals or not isinstance(section, dict) or key not in section:
+            raise UserError(f"--set {change}: expected KEY=VALUE with a key of the recipe, such as train.steps=100")
+        section[key] = yaml.safe_load(text)
+    return recipe_from_dict(values, source="--set " + " ".join(changes)) if changes else recipe
+
+
+def nuscenes_frames(root: Path, version: str, scenes: list[str] | None, recipe: Recipe) -> NuScenesFrames:
+    """The samples of some scenes (None: all) whose cameras and radars are all there."""
+    index = load_index(root, version)
+    wanted = [index.scene(name) for name in scenes] if scenes else index.scenes
+    channels = sorted({c.channel for c in index.calibrations if not c.channel.startswith("LIDAR")})
+    complete = {sample.token for sample in index.complete_samples(channels)}
+    samples = [sample for scene in wanted for sample in scene.samples if sample.token in complete]
+    return NuScenesFrames(index, samples, radar_sweeps=recipe.model.radar.sweeps)
+
+
+def training_frames(args: argparse.Namespace, recipe: Recipe) -> FrameSource:
+    """The samples to train on."""
+    if args.dataroot:
+        return nuscenes_frames(args.dataroot, args.version, args.scenes, recipe)
+    from crkd_core.data.simulated import prerendered, simulated_keys
+
+    keys = simulated_keys(range(args.synthscenes), frames_per_drive=args.frames_per_drive)
+    if args.dry_run:
+        return keys  # type: ignore[return-value]  # only counted
+    return prerendered(
+        keys,
+        image_width=args.image_width,
+        radar_sweeps=recipe.model.radar.sweeps,
+        jobs=max(1, args.workers),
+        progress=not args.no_progress,
+    )
+
+
+def evaluated(args: argparse.Namespace, detector: Detector, recipe: Recipe) -> dict[str, Any] | None:
+    """Detect on the evaluation scenes, write results.json, and score it where nuscenes-devkit is installed."""
+    from crkd_core.training.detect import detect_samples
+    from crkd_core.training.evaluation import evaluate
+    from crkd_core.training.ground_truth import MissingExtraError, load_devkit, truth_from_nuscenes
+    from crkd_core.training.report import metrics_table
+
+    root = args.evaluate_root or args.dataroot
+    frames = nuscenes_frames(root, args.version, args.evaluate_scenes, recipe)
+    results = detect_samples(detector, frames, progress=not args.no_progress)
+    (args.out / "results.json").write_text(json.dumps(results))
+    try:
+        truth = truth_from_nuscenes(load_devkit(root, args.version), list(results))
+    except MissingExtraError as error:
+        print(f"not scored: {error}", file=sys.stderr)
+        return None
+    metrics = evaluate(results, truth)
+    print(metrics_table(metrics))
+    return {"mAP": metrics.official.mAP, "NDS": metrics.official.NDS}
+
+
+def provenance_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What one needs to run this again."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return {
+        "command": "training/train.py " + " ".join(sys.argv[1:]),
+        "commit": described.stdout.strip() or "unknown",
+        "seed": args.seed,
+        "precision": args.precision,
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+    }
+
+
+if __name__ == "__main__":
+    run(main)
