@@ -1,0 +1,148 @@
+"""From an assembled frame to what is published about it: detections, and a report of what they were made of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from crkd_core.data.errors import DataError
+from crkd_core.data.images import decoded
+from crkd_core.runtime.assembler import AssembledFrame, FrameState
+from crkd_core.types import Boxes3D, CameraImage, Detections, Manifest, SensorFrame
+from crkd_ros.conversions import ConversionError, Messages
+
+Detect = Callable[[SensorFrame], Detections]
+
+
+class FrameReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one answer was made of; JSON in a ``std_msgs/String`` beside the detections."""
+
+    stamp: int
+    """Reference stamp, ns; that of the detections."""
+    state: str
+    """NOMINAL, DEGRADED or STALE."""
+    reasons: tuple[str, ...]
+    """What is missing and why."""
+    sensors: dict[str, tuple[int, ...]]
+    """Sensor -> stamps used, ns, newest first."""
+    calibration: str
+    """Digest over intrinsics, mountings and BEV frame; empty when STALE."""
+    poses: str
+    """Digest over the vehicle poses at all stamps used; empty when STALE."""
+    detections: int
+    """Number of boxes."""
+    timings_ms: dict[str, float] = {}
+    """Stage -> milliseconds; empty offline, so that a bag's content does not depend on the machine."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The part that decides about the network's input."""
+        return Manifest(self.stamp, self.sensors, self.calibration)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Detections of one frame (none when STALE) and how they came about."""
+
+    detections: Detections
+    report: FrameReport
+
+
+def answer(
+    detect: Detect,
+    assembled: AssembledFrame,
+    *,
+    frame_id: str,
+    score_threshold: float = 0.0,
+    strict: bool = False,
+) -> Answer:
+    """Run the detector on an assembled frame.
+
+    An image that cannot be decoded is taken out of the frame, which becomes DEGRADED.
+
+    Args:
+        detect: the detector.
+        assembled: a frame, or a STALE one without measurements.
+        frame_id: frame of an empty result.
+        score_threshold: detections below it are left out.
+        strict: raise instead of going on without a damaged image.
+
+    Raises:
+        DataError: with ``strict``, an image that cannot be decoded.
+    """
+    frame, state, reasons = assembled.frame, assembled.state, assembled.reasons
+    found = Detections(Boxes3D.empty(), np.zeros(0), np.zeros(0, dtype=np.int64), frame_id, assembled.stamp)
+    if frame is not None:
+        try:
+            found = detect(frame)
+        except DataError:
+            if strict:
+                raise
+            frame, damaged = without_damaged_images(frame)
+            if not damaged:
+                raise  # something else is wrong with the frame
+            reasons = (*reasons, *damaged)
+            state = FrameState.DEGRADED if frame is not None else FrameState.STALE
+            if frame is not None:
+                found = detect(frame)
+        found = replace(found.filtered(found.scores >= score_threshold), frame_id=frame_id)
+    manifest = frame.manifest if frame is not None else Manifest(assembled.stamp, {}, "")
+    report = FrameReport(
+        stamp=assembled.stamp,
+        state=state.value,
+        reasons=reasons,
+        sensors=manifest.sensors,
+        calibration=manifest.calibration,
+        poses=pose_digest(frame) if frame is not None else "",
+        detections=len(found),
+    )
+    return Answer(found, report)
+
+
+def without_damaged_images(frame: SensorFrame) -> tuple[SensorFrame | None, tuple[str, ...]]:
+    """The frame without the images that cannot be decoded (None if nothing is left), and one reason for each."""
+    damage = {name: _damage(camera, name) for name, camera in frame.cameras.items()}
+    cameras = {name: camera for name, camera in frame.cameras.items() if damage[name] is None}
+    left = replace(frame, cameras=cameras) if cameras or frame.radars else None
+    return left, tuple(reason for reason in damage.values() if reason is not None)
+
+
+def _damage(camera: CameraImage, name: str) -> str | None:
+    try:
+        decoded(camera, name)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def pose_digest(frame: SensorFrame) -> str:
+    """Hex digest over the vehicle poses of a frame: with an equal manifest, it makes equal network inputs."""
+    digest = hashlib.sha256(frame.T_world_from_base.tobytes())
+    for _, camera in sorted(frame.cameras.items()):
+        digest.update(camera.T_world_from_base.tobytes())
+    for _, sweeps in sorted(frame.radars.items()):
+        for sweep in sweeps:
+            digest.update(sweep.T_world_from_base.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def report_message(messages: Messages, report: FrameReport) -> Any:
+    """``std_msgs/String`` with the report as JSON."""
+    return messages.String(data=msgspec.json.encode(report, order="sorted").decode())
+
+
+def report_of(message: Any, *, source: str = "manifest") -> FrameReport:
+    """The report in a ``std_msgs/String``.
+
+    Raises:
+        ConversionError: not JSON, or a field that is missing, unknown or of the wrong type.
+    """
+    try:
+        return msgspec.json.decode(message.data.encode(), type=FrameReport)
+    except msgspec.DecodeError as error:
+        raise ConversionError(f"{source}: {error}") from None

@@ -1,0 +1,300 @@
+"""Messages in, sensor frames out: the one path of the live node and of the bag reader.
+
+No rclpy and no thread; the caller says what time it is. A message that cannot be used never raises: it is counted by
+topic and reported through a callback at a bounded rate.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from crkd_core.runtime.assembler import AssembledFrame, FrameAssembler
+from crkd_core.runtime.poses import SECOND, PoseBuffer
+from crkd_core.runtime.rig import CameraCalibration
+from crkd_core.types import FloatArray
+from crkd_ros.conversions import (
+    CameraModel,
+    ConversionError,
+    camera_model_of,
+    image_of,
+    pose_of_odometry,
+    radar_points_of,
+    stamp_of,
+    transform_of,
+)
+from crkd_ros.parameters import DetectorParameters
+from crkd_ros.tf_buffer import TfBuffer
+
+logger = logging.getLogger(__name__)
+
+WARNING_PERIOD = 5 * SECOND
+"""At most one warning per topic in this time, ns on the caller's clock."""
+
+Role = Literal["image", "camera_info", "radar", "tf", "tf_static", "odometry", "reference"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One topic the pipeline reads.
+
+    Attributes:
+        topic: absolute name.
+        type: ROS message type, ``package/msg/Name``.
+        role: what it is used for; ``tf_static`` is latched.
+        sensor: the name of the camera or radar; empty for the others.
+    """
+
+    topic: str
+    type: str
+    role: Role
+    sensor: str = ""
+
+
+def absolute(topic: str, namespace: str = "/") -> str:
+    """The absolute name of a topic as a node of that namespace resolves it."""
+    return topic if topic.startswith("/") else f"{namespace.rstrip('/')}/{topic}"
+
+
+def inputs_of(parameters: DetectorParameters, *, namespace: str = "/") -> list[Input]:
+    """Every topic that a detector with these parameters reads."""
+    name = partial(absolute, namespace=namespace)
+    image_type = "sensor_msgs/msg/" + ("Image" if parameters.text("image_transport") == "raw" else "CompressedImage")
+    inputs = [Input(name(parameters.text("tf_static_topic")), "tf2_msgs/msg/TFMessage", "tf_static")]
+    if parameters.text("pose_source") == "tf":
+        inputs.append(Input(name(parameters.text("tf_topic")), "tf2_msgs/msg/TFMessage", "tf"))
+    else:
+        inputs.append(Input(name(parameters.text("odometry_topic")), "nav_msgs/msg/Odometry", "odometry"))
+    for sensor, camera in parameters.cameras.items():
+        inputs.append(Input(name(camera.info_topic), "sensor_msgs/msg/CameraInfo", "camera_info", sensor))
+        inputs.append(Input(name(camera.image_topic), image_type, "image", sensor))
+    for sensor, radar in parameters.radars.items():
+        inputs.append(Input(name(radar.topic), "sensor_msgs/msg/PointCloud2", "radar", sensor))
+    if parameters.text("reference") == "topic":
+        inputs.append(Input(name(parameters.text("reference_topic")), parameters.text("reference_type"), "reference"))
+    return inputs
+
+
+class MessageRig:
+    """What messages say about where sensors sit and how the vehicle moves (``assembler.Rig``).
+
+    Attributes:
+        tf: the transform tree.
+        models: camera -> its intrinsics.
+        frames: sensor -> its frame; from the parameters, else from its newest message.
+    """
+
+    def __init__(self, parameters: DetectorParameters) -> None:
+        self._base = parameters.text("base_frame")
+        self._world = parameters.text("world_frame")
+        self._bev_frame = parameters.text("bev_frame")
+        self._T_base_from_bev = parameters.T_base_from_bev
+        self._jump = parameters.nanoseconds("jump_ms")
+        self.tf = TfBuffer(jump=self._jump)
+        self.models: dict[str, CameraModel] = {}
+        given = [(name, camera.frame_id) for name, camera in parameters.cameras.items()]
+        given += [(name, radar.frame_id) for name, radar in parameters.radars.items()]
+        self.frames = {name: frame_id for name, frame_id in given if frame_id}
+        self._given_frames = frozenset(self.frames)
+        self._odometry = PoseBuffer() if parameters.text("pose_source") == "odometry" else None
+        self._mountings: dict[str, FloatArray | None] = {}
+        self._calibrations: dict[str, CameraCalibration] = {}
+
+    def camera(self, name: str) -> CameraCalibration | None:
+        """Calibration of a camera, once its camera_info and its transform are known."""
+        if name not in self._calibrations:
+            model, T = self.models.get(name), self._mounting(self.frames.get(name))
+            if model is None or T is None:
+                return None
+            self._calibrations[name] = CameraCalibration(model.intrinsics, T, model.distortion)
+        return self._calibrations[name]
+
+    def radar(self, name: str) -> FloatArray | None:
+        """``T_base_from_radar``, once its transform is known."""
+        return self._mounting(self.frames.get(name))
+
+    def bev(self) -> FloatArray | None:
+        """``T_base_from_bev``: the parameter, else the transform of the frame the parameters name."""
+        return self._T_base_from_bev if self._T_base_from_bev is not None else self._mounting(self._bev_frame)
+
+    def problem(self, name: str) -> str:
+        """Why a sensor, or ``bev``, cannot be placed."""
+        frame = self._bev_frame if name == "bev" else self.frames.get(name)
+        if frame is None:
+            return "no message yet that names its frame"
+        if self._mounting(frame) is None:
+            if self.tf.lookup(self._base, frame, 0) is None or self.tf.is_fixed(self._base, frame):
+                return self.tf.problem(self._base, frame)
+            return f"frame '{frame}' moves relative to '{self._base}'; expected a transform on /tf_static"
+        return "no camera_info yet"
+
+    def covers(self, stamp: int) -> bool:
+        """Whether the pose at ``stamp`` is final."""
+        if self._odometry is not None:
+            return self._odometry.covers(stamp)
+        return self.tf.covers(self._world, self._base, stamp)
+
+    def pose(self, stamp: int) -> FloatArray | None:
+        """``T_world_from_base`` at ``stamp``."""
+        if self._odometry is not None:
+            return self._odometry.at(stamp)
+        return self.tf.lookup(self._world, self._base, stamp)
+
+    def set_model(self, name: str, model: CameraModel) -> None:
+        """A camera_info has come."""
+        self.models[name] = model
+        self._calibrations.pop(name, None)
+
+    def set_frame(self, name: str, frame_id: str) -> None:
+        """A message of a sensor names its frame; a frame given by parameter stays."""
+        if name not in self._given_frames and self.frames.get(name) != frame_id:
+            self.frames[name] = frame_id
+            self._calibrations.pop(name, None)
+
+    def add_static(self, parent: str, child: str, T: FloatArray) -> None:
+        """A fixed transform has come."""
+        self.tf.insert_static(parent, child, T)
+        self._mountings.clear()
+        self._calibrations.clear()
+
+    def add_odometry(self, child: str, stamp: int, T_world_from_child: FloatArray) -> None:
+        """A pose has come.
+
+        Raises:
+            ConversionError: it is the pose of another frame than the vehicle's.
+        """
+        assert self._odometry is not None
+        if child.lstrip("/") != self._base.lstrip("/"):
+            raise ConversionError(f"odometry: child_frame_id: expected '{self._base}' (base_frame), got '{child}'")
+        if self._odometry.newest is not None and stamp < self._odometry.newest - self._jump:
+            self._odometry.purge_after(stamp)
+        self._odometry.insert(stamp, T_world_from_child)
+
+    def purge_after(self, stamp: int) -> None:
+        """Forget poses newer than ``stamp``."""
+        self.tf.purge_after(stamp)
+        if self._odometry is not None:
+            self._odometry.purge_after(stamp)
+
+    def _mounting(self, frame: str | None) -> FloatArray | None:
+        if frame is None:
+            return None
+        if frame not in self._mountings:
+            fixed = self.tf.is_fixed(self._base, frame)
+            self._mountings[frame] = self.tf.lookup(self._base, frame, 0) if fixed else None
+        return self._mountings[frame]
+
+
+class FramePipeline:
+    """Feeds a frame assembler from messages.
+
+    Attributes:
+        inputs: the topics it reads.
+        received: messages by topic.
+        malformed: messages that could not be used, by topic.
+        rig: calibration and poses so far.
+        assembler: the frame assembler.
+    """
+
+    def __init__(
+        self,
+        parameters: DetectorParameters,
+        *,
+        sweeps: int,
+        replay: bool,
+        namespace: str = "/",
+        warn: Callable[[str], None] = logger.warning,
+    ) -> None:
+        """A pipeline without any message yet.
+
+        Args:
+            parameters: topics, frames and times.
+            sweeps: radar sweeps the model uses.
+            replay: measure waiting times in message time (bags, lossless replay), not on the caller's clock.
+            namespace: of the node, for relative topic names.
+            warn: gets one sentence about each kind of trouble, at a bounded rate.
+        """
+        self.inputs = inputs_of(parameters, namespace=namespace)
+        self.received: Counter[str] = Counter()
+        self.malformed: Counter[str] = Counter()
+        self.rig = MessageRig(parameters)
+        self._parameters = parameters
+        self._warn = warn
+        self._warned: dict[str, int] = {}
+        config = parameters.assembler(sweeps=sweeps, replay=replay)
+        self.assembler = FrameAssembler(config, self.rig, on_jump=self._jumped)
+        self._by_topic: dict[str, list[Input]] = {}
+        for use in self.inputs:
+            self._by_topic.setdefault(use.topic, []).append(use)
+
+    def on_message(self, topic: str, message: Any, now: int) -> list[AssembledFrame]:
+        """Take one message.
+
+        Args:
+            topic: absolute name, one of ``inputs``.
+            message: of rclpy or of rosbags.
+            now: the caller's clock, ns.
+
+        Returns:
+            The frames that are complete, or overdue, with it.
+        """
+        frames: list[AssembledFrame] = []
+        self.received[topic] += 1
+        try:
+            for use in self._by_topic[topic]:
+                frames += self._take(use, message, now)
+        except (ConversionError, ValueError) as error:
+            self.malformed[topic] += 1
+            self._complain(topic, f"{topic}: message dropped ({self.malformed[topic]} so far): {error}", now)
+        return frames
+
+    def poll(self, now: int) -> list[AssembledFrame]:
+        """Frames that are overdue at ``now``; call it often (every 10 ms or so) on a live graph."""
+        return self.assembler.poll(now)
+
+    def flush(self, now: int) -> list[AssembledFrame]:
+        """No more messages will come: every pending frame as it stands."""
+        return self.assembler.flush(now)
+
+    def _take(self, use: Input, message: Any, now: int) -> list[AssembledFrame]:
+        if use.role == "image":
+            image = image_of(message, source=use.sensor)
+            self.rig.set_frame(use.sensor, message.header.frame_id)
+            return self.assembler.camera(use.sensor, stamp_of(message.header.stamp), image, now)
+        if use.role == "radar":
+            points = radar_points_of(message, source=use.sensor)
+            self.rig.set_frame(use.sensor, message.header.frame_id)
+            return self.assembler.radar(use.sensor, stamp_of(message.header.stamp), points, now)
+        if use.role == "reference":
+            return self.assembler.reference(stamp_of(message.header.stamp), now)
+        if use.role == "camera_info":
+            self.rig.set_model(use.sensor, camera_model_of(message, source=use.sensor))
+        elif use.role == "odometry":
+            T = pose_of_odometry(message)
+            self.rig.add_odometry(message.child_frame_id, stamp_of(message.header.stamp), T)
+        else:
+            self._take_transforms(message, fixed=use.role == "tf_static")
+        return self.assembler.poll(now)
+
+    def _take_transforms(self, message: Any, *, fixed: bool) -> None:
+        for stamped in message.transforms:
+            parent, child = stamped.header.frame_id, stamped.child_frame_id
+            T = transform_of(stamped)
+            if fixed:
+                self.rig.add_static(parent, child, T)
+            else:
+                self.rig.tf.insert(parent, child, stamp_of(stamped.header.stamp), T)
+
+    def _jumped(self, stamp: int) -> None:
+        self._warn("time jumped back (a looping recording, or a clock that was set); buffers flushed")
+        self.rig.purge_after(stamp + self._parameters.nanoseconds("jump_ms"))
+
+    def _complain(self, key: str, text: str, now: int) -> None:
+        last = self._warned.get(key)
+        if last is None or abs(now - last) >= WARNING_PERIOD:
+            self._warned[key] = now
+            self._warn(text)
