@@ -253,7 +253,8 @@ def new_bag(out: Path | str, *, overwrite: bool = False) -> Iterator[BagWriter]:
     except OSError as error:
         raise BagError(f"bag {out}: cannot be written: {error.strerror}") from None
     try:
-        with Writer(folder / name, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        # Version 8 is what every distribution from Humble on can play; 9 writes QoS in a way only Jazzy and later read.
+        with Writer(folder / name, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
             yield BagWriter(writer)
         finished = folder / name / f"{name}.mcap" if single else folder / name
         if out.exists():
