@@ -7,8 +7,10 @@ what was found and what is allowed.
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 import yaml
@@ -20,8 +22,19 @@ class RecipeError(UserError):
     """A recipe that cannot be used; the message says where, what was found and what is allowed."""
 
 
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
+
+
+def _check_ascending(name: str, pair: tuple[float, float]) -> None:
+    if pair[0] > pair[1]:
+        raise ValueError(f"{name}: expected (lower, upper), got {pair}")
 
 
 class ImageConfig(_Section, frozen=True, kw_only=True):
@@ -30,30 +43,37 @@ class ImageConfig(_Section, frozen=True, kw_only=True):
     The full image is resized to a given WIDTH (aspect ratio kept), then cropped to ``size``: bottom rows, mid columns.
     """
 
-    size: tuple[int, int]
+    size: tuple[Count, Count]
     """Network input (height, width), pixels."""
-    resized_width: int
+    resized_width: Count
     """Width after resizing, before the crop, at test time (the original: 0.48 x 1600 = 768)."""
-    train_resized_width: tuple[int, int]
+    train_resized_width: tuple[Count, Count]
     """Uniform range of the same in training (the original: 0.38..0.55 x 1600 = 608..880)."""
-    train_rotation_deg: float = 5.4
+    train_rotation_deg: NonNegative = 5.4
     """Training rotation is uniform in +- this angle, degrees."""
     train_flip: bool = True
     resize: Literal["pil_bicubic", "reduced"] = "pil_bicubic"
     """``pil_bicubic``: antialiased bicubic of the full image, as the original. ``reduced``: JPEG decoded at half scale
     where the target is at most half as wide, then area-averaged; faster, other pixels."""
 
+    def __post_init__(self) -> None:
+        _check_ascending("train_resized_width", self.train_resized_width)
+
 
 class BevAugmentConfig(_Section, frozen=True, kw_only=True):
     """Training augmentation of the whole scene in the BEV frame."""
 
-    scale: tuple[float, float] = (0.9, 1.1)
+    scale: tuple[Positive, Positive] = (0.9, 1.1)
     rotation: tuple[float, float] = (0.0, 0.0)
     """Uniform range, rad (the original: 0 for camera+radar models, +-pi/4 for the teacher)."""
-    translation_std: float = 0.5
+    translation_std: NonNegative = 0.5
     """Standard deviation per axis, m."""
     flip_x: bool = True
     flip_y: bool = True
+
+    def __post_init__(self) -> None:
+        _check_ascending("scale", self.scale)
+        _check_ascending("rotation", self.rotation)
 
 
 class BevConfig(_Section, frozen=True, kw_only=True):
@@ -65,10 +85,12 @@ class BevConfig(_Section, frozen=True, kw_only=True):
     x_range: tuple[float, float] = (-54.0, 54.0)
     y_range: tuple[float, float] = (-54.0, 54.0)
     z_range: tuple[float, float] = (-5.0, 3.0)
-    cell: float = 0.6
+    cell: Positive = 0.6
     """Edge of a square cell."""
 
     def __post_init__(self) -> None:
+        if self.z_range[1] <= self.z_range[0]:
+            raise ValueError(f"z_range: expected (lower, upper), got {self.z_range}")
         for axis, (lower, upper) in (("x", self.x_range), ("y", self.y_range)):
             cells = (upper - lower) / self.cell
             if upper <= lower or abs(cells - round(cells)) > 1e-6 or round(cells) % 4:
@@ -92,26 +114,31 @@ class CameraConfig(_Section, frozen=True, kw_only=True):
     """Camera branch: image backbone, neck to stride 8, lift-splat view transform."""
 
     backbone: Literal["resnet50", "resnet18", "swin_t"]
-    backbone_width: int = 64
+    backbone_width: Count = 64
     """Channels of the ResNet stem; every stage scales with it."""
     neck: Literal["second_fpn", "generalized_lss_fpn"]
-    neck_channels: int
+    neck_channels: Count
     """second_fpn: channels of EACH of its four branches (concatenated); generalized_lss_fpn: output channels."""
     view_transform: Literal["lss", "depth_lss"] = "lss"
     depth: tuple[float, float, float] = (1.0, 60.0, 1.0)
     """Depth bins: first, end (exclusive), step, m."""
-    channels: int = 80
+    channels: Count = 80
     """Channels of the camera BEV map."""
+
+    def __post_init__(self) -> None:
+        first, end, step = self.depth
+        if not (0 < first < end and 0 < step <= end - first):
+            raise ValueError(f"depth: expected 0 < first < end and a step of at most end - first, got {self.depth}")
 
 
 class RadarConfig(_Section, frozen=True, kw_only=True):
     """Radar branch: pillars of the BEV grid, per-point MLP, maximum, scatter, optional calibration block."""
 
-    sweeps: int = 6
-    max_points_per_pillar: int = 20
-    max_pillars: tuple[int, int] = (30000, 60000)
+    sweeps: Count = 6
+    max_points_per_pillar: Count = 20
+    max_pillars: tuple[Count, Count] = (30000, 60000)
     """Training, inference."""
-    channels: tuple[int, ...] = (256, 256, 256, 256)
+    channels: Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)] = (256, 256, 256, 256)
     calibration: bool = False
     """Three dilated convolutions on the radar map (CRKD's student) and an activation head for its distillation loss."""
 
@@ -120,34 +147,34 @@ class FuserConfig(_Section, frozen=True, kw_only=True):
     """Fusion of the camera map with the radar (or LiDAR) map."""
 
     type: Literal["gated", "conv"] = "gated"
-    channels: int = 256
+    channels: Count = 256
 
 
 class DecoderConfig(_Section, frozen=True, kw_only=True):
     """BEV decoder: three residual stages at strides 2, 4, 4, then an FPN back to full resolution."""
 
-    channels: tuple[int, int, int] = (128, 256, 512)
-    blocks: tuple[int, int, int] = (2, 2, 2)
-    out_channels: int = 256
+    channels: tuple[Count, Count, Count] = (128, 256, 512)
+    blocks: tuple[Count, Count, Count] = (2, 2, 2)
+    out_channels: Count = 256
 
 
 class HeadConfig(_Section, frozen=True, kw_only=True):
     """CenterHead: one heat map per class, six tasks, and how boxes are read from them."""
 
-    channels: int = 64
+    channels: Count = 64
     heatmap_bias: float | None = None
     """Initial bias of the heat-map outputs; None: the layer's default, as in the released code (quirk Q9)."""
-    min_radius: int = 2
+    min_radius: Annotated[int, msgspec.Meta(ge=0)] = 2
     """Least radius of a target Gaussian, cells."""
-    gaussian_overlap: float = 0.1
-    max_boxes: int = 500
+    gaussian_overlap: Fraction = 0.1
+    max_boxes: Count = 500
     """Target slots per task and sample, and heat-map peaks read per class."""
-    score_threshold: float = 0.1
-    post_max_boxes: int = 83
+    score_threshold: Fraction = 0.1
+    post_max_boxes: Count = 83
     """Boxes kept per task after non-maximum suppression."""
-    velocity_code_weight: float = 1.0
+    velocity_code_weight: NonNegative = 1.0
     """Weight of velocity in the box loss (the original's teacher: 0.2)."""
-    detection_range: float = 61.2
+    detection_range: Positive = 61.2
     """Boxes whose centre lies beyond +- this in x or y are dropped, m."""
 
 
@@ -164,17 +191,17 @@ class ModelConfig(_Section, frozen=True, kw_only=True):
 class TrainConfig(_Section, frozen=True, kw_only=True):
     """Optimisation."""
 
-    steps: int
-    batch_size: int
+    steps: Count
+    batch_size: Count
     """Samples per process and step."""
-    learning_rate: float = 2e-4
-    final_learning_rate_ratio: float = 1e-3
-    warmup_steps: int = 500
-    warmup_ratio: float = 1 / 3
-    weight_decay: float = 0.01
-    gradient_clip: float = 35.0
+    learning_rate: Positive = 2e-4
+    final_learning_rate_ratio: Fraction = 1e-3
+    warmup_steps: Annotated[int, msgspec.Meta(ge=0)] = 500
+    warmup_ratio: Fraction = 1 / 3
+    weight_decay: NonNegative = 0.01
+    gradient_clip: Positive = 35.0
     """L2 norm."""
-    ema_decay: float = 0.0
+    ema_decay: Fraction = 0.0
     """Decay of the exponential moving average of the weights that is evaluated and saved; 0: the raw weights."""
 
 
@@ -188,6 +215,10 @@ class Recipe(_Section, frozen=True, kw_only=True):
     model: ModelConfig
     train: TrainConfig
     bev_augment: BevAugmentConfig = BevAugmentConfig()
+
+    def __post_init__(self) -> None:
+        if any(side % 32 for side in self.image.size):
+            raise ValueError(f"image.size: expected multiples of 32 (the backbone's stride), got {self.image.size}")
 
 
 def recipe_folder() -> Path:
@@ -230,10 +261,11 @@ def recipe_from_dict(values: dict[str, Any], source: str) -> Recipe:
     Raises:
         RecipeError: wrong key or value; the message starts with ``source``.
     """
+    _check_finite(values, source)
     try:
         return msgspec.convert(values, Recipe)
     except msgspec.ValidationError as error:
-        raise RecipeError(f"{source}: {error}") from None
+        raise RecipeError(f"{source}: {_explained(str(error), values)}") from None
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -268,3 +300,41 @@ def _merged(base: dict[str, Any], diff: dict[str, Any]) -> dict[str, Any]:
         known = out.get(key)
         out[key] = _merged(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
     return out
+
+
+def _check_finite(value: Any, source: str) -> None:
+    """YAML has .nan and .inf, which pass comparisons."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_finite(inner, f"{source}: {key}" if ": " not in source else f"{source}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _check_finite(inner, source)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{source}: expected a finite number, got {value}")
+
+
+def _explained(message: str, values: dict[str, Any]) -> str:
+    """The message of msgspec with the path first, then what was found and what is allowed where it leaves that out."""
+    text, at, path = message.rpartition(" - at `$")
+    if not at:
+        return f"{message}; allowed: {_field_names(Recipe)}" if "unknown field" in message else message
+    keys = re.findall(r"[.](\w+)", path)
+    found: Any = values
+    expected: Any = Recipe
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+        types = {field.name: field.type for field in msgspec.structs.fields(expected)}
+        expected = types.get(key)
+    where = f"{'.'.join(keys)}: {text}"
+    if "unknown field" in text:
+        return f"{where}; allowed: {_field_names(expected)}"
+    if get_origin(expected) is Literal:
+        return f"{where}; allowed: {', '.join(map(str, get_args(expected)))}"
+    if isinstance(found, dict):
+        return where
+    return f"{where} {found!r}" if ", got" in text else f"{where}, got {found!r}"
+
+
+def _field_names(section: type[msgspec.Struct]) -> str:
+    return ", ".join(field.name for field in msgspec.structs.fields(section))

@@ -217,7 +217,7 @@ class Boxes3D:
         """The same boxes in another frame; rotations are taken about z as far as yaw is concerned.
 
         The heading vector (cos yaw, sin yaw, 0) is rotated and projected to the new xy plane, so that a slightly
-        tilted vehicle (roll, pitch) changes yaw only to second order. Velocities rotate with the full matrix.
+        tilted vehicle (roll, pitch) changes yaw only to second order; likewise velocities, whose vertical part is lost.
         """
         R, t = T_to_from_self[:3, :3], T_to_from_self[:3, 3]
         heading = np.stack([np.cos(self.yaws), np.sin(self.yaws)], axis=1) @ R[:2, :2].T
@@ -258,14 +258,14 @@ class Boxes3D:
             velocities: (N, 2), or (N, 3) whose z is dropped.
         """
         q = np.asarray(rotations, dtype=np.float64).reshape(-1, 4)
-        w, x, y, z = (q / np.linalg.norm(q, axis=1, keepdims=True)).T if len(q) else q.T
+        w, x, y, z = (q / np.linalg.norm(q, axis=1, keepdims=True)).T
         yaws = np.arctan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
         wlh = np.asarray(sizes_wlh, dtype=np.float64).reshape(-1, 3)
         return cls(
             np.asarray(translations, dtype=np.float64).reshape(-1, 3),
             wlh[:, [1, 0, 2]],
             yaws,
-            np.asarray(velocities, dtype=np.float64).reshape(len(q), -1)[:, :2],
+            np.asarray(velocities, dtype=np.float64).reshape(len(q), -1 if len(q) else 2)[:, :2],
         )
 
     def to_nuscenes(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
@@ -391,4 +391,6 @@ class NetworkInput:
 
 def wrapped(angles: FloatArray) -> FloatArray:
     """Angles wrapped to [-pi, pi)."""
-    return np.asarray((angles + np.pi) % (2 * np.pi) - np.pi, dtype=np.float64)
+    out = np.asarray((np.asarray(angles) + np.pi) % (2 * np.pi) - np.pi, dtype=np.float64)
+    # The remainder of a tiny negative number rounds to the full circle.
+    return np.where(out >= np.pi, -np.pi, out)

@@ -30,7 +30,8 @@ def inverse(T_a_from_b: FloatArray) -> FloatArray:
 def apply(T_a_from_b: FloatArray, points: ArrayLike) -> FloatArray:
     """Points (N, 3) of frame b in frame a."""
     p = np.asarray(points, dtype=np.float64)
-    return p @ T_a_from_b[:3, :3].T + T_a_from_b[:3, 3]
+    moved: FloatArray = p @ T_a_from_b[:3, :3].T + T_a_from_b[:3, 3]
+    return moved
 
 
 def rotation_from_quaternion(quaternion: ArrayLike) -> FloatArray:

@@ -1,0 +1,143 @@
+"""Recipes: shipped ones load, and every mistake is told with its place and what is allowed."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from crkd_core.config import (
+    BevConfig,
+    Recipe,
+    RecipeError,
+    load_recipe,
+    recipe_folder,
+    recipe_from_dict,
+    recipe_to_dict,
+)
+
+
+@pytest.mark.parametrize("path", sorted(recipe_folder().glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_recipe_loads_and_is_named_after_its_file(path: Path):
+    recipe = load_recipe(path.stem)
+    assert recipe.name == path.stem
+    assert recipe == load_recipe(path)
+
+
+def test_student_r50_is_the_original_architecture():
+    recipe = load_recipe("student_r50")
+    assert recipe.image.size == (256, 704)
+    assert (recipe.bev.nx, recipe.bev.ny) == (180, 180)
+    assert recipe.model.camera.channels == 80
+    assert recipe.model.radar.sweeps == 6
+    assert not recipe.model.radar.calibration
+    assert load_recipe("crkd_r50").model.radar.calibration
+
+
+def test_plain_values_give_the_same_recipe():
+    recipe = load_recipe("crkd_r50")
+    assert recipe_from_dict(recipe_to_dict(recipe), source="model.json") == recipe
+
+
+def test_recipe_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        load_recipe("student_r50").name = "other"  # type: ignore[misc]
+
+
+def test_variant_keeps_what_it_does_not_state(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text((recipe_folder() / "student_r50.yaml").read_text())
+    (tmp_path / "b.yaml").write_text("base: a\ndescription: b\nmodel: {radar: {sweeps: 3}}\nbev: {cell: 0.9}\n")
+    variant, original = load_recipe(tmp_path / "b.yaml"), load_recipe(tmp_path / "a.yaml")
+    assert variant.name == "b"
+    assert variant.model.radar.sweeps == 3
+    assert variant.bev.nx == 120
+    assert msgspec.structs.replace(variant.model.radar, sweeps=6) == original.model.radar
+    assert variant.model.camera == original.model.camera
+
+
+MISTAKES: list[tuple[str, Any, str]] = [
+    ("model.camera.chanels", 3, "model.camera: .*unknown field `chanels`; allowed: backbone, .*channels"),
+    ("modle", {}, "unknown field `modle`; allowed: name, .*model"),
+    ("model.camera.backbone", "vgg", "model.camera.backbone: .*'vgg'; allowed: resnet50, resnet18, swin_t"),
+    ("train.learning_rate", "1e-3", "train.learning_rate: Expected `float`, got `str` '1e-3'"),
+    ("train.learning_rate", -1.0, "train.learning_rate: .*> 0.0, got -1.0"),
+    ("train.batch_size", 0, "train.batch_size: .*>= 1, got 0"),
+    ("bev.cell", 0, "bev.cell: .*> 0.0, got 0"),
+    ("bev.cell", float("nan"), "bev.cell: .*finite.*nan"),
+    ("bev.cell", 0.7, "bev: x_range: .*four cells of 0.7 m"),
+    ("bev.x_range", [1, -1], r"bev: x_range: .*got \(1.0, -1.0\)"),
+    ("bev.z_range", [3, -5], r"bev: z_range: .*got \(3.0, -5.0\)"),
+    ("image.size", [255, 704], r"image.size: expected multiples of 32 .*got \(255, 704\)"),
+    ("image.resized_width", 0.48, "image.resized_width: Expected `int`, got `float` 0.48"),
+    ("image.train_resized_width", [880, 608], r"image: train_resized_width: .*got \(880, 608\)"),
+    ("image.train_rotation_deg", float("inf"), "image.train_rotation_deg: .*finite.*inf"),
+    ("model.camera.depth", [60, 1, 1], "model.camera: depth: .*first < end"),
+    ("model.radar.channels", [], r"model.radar.channels: .*length >= 1, got \[\]"),
+    ("bev_augment.scale", [1.1, 0.9], r"bev_augment: scale: .*got \(1.1, 0.9\)"),
+    ("image", None, "image: Expected `object`, got `null` None"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), MISTAKES, ids=[f"{m[0]}={m[1]}" for m in MISTAKES])
+def test_mistake_is_told_with_place_found_and_allowed(path: str, value: Any, message: str):
+    values = copy.deepcopy(recipe_to_dict(load_recipe("student_r50")))
+    *sections, key = path.split(".")
+    section = values
+    for name in sections:
+        section = section[name]
+    section[key] = value
+    with pytest.raises(RecipeError, match=message) as raised:
+        recipe_from_dict(values, source="mine.yaml")
+    assert str(raised.value).startswith("mine.yaml: ")
+
+
+def test_missing_key_is_named():
+    values = recipe_to_dict(load_recipe("student_r50"))
+    del values["train"]["steps"]
+    with pytest.raises(RecipeError, match=r"train: .*required field `steps`"):
+        recipe_from_dict(values, source="mine.yaml")
+
+
+def test_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(RecipeError, match=r"recipe 'student_r51': unknown; expected one of .*student_r50"):
+        load_recipe("student_r51")
+
+
+def test_bases_in_a_circle_are_refused(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text("base: b\n")
+    (tmp_path / "b.yaml").write_text("base: a\n")
+    with pytest.raises(RecipeError, match="circle: a -> b"):
+        load_recipe(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "expected a mapping"),
+        ("- 1\n", "expected a mapping.*list"),
+        ("a: [\n", "not valid YAML"),
+        ("base: nope\n", "nope.yaml: no such recipe"),
+    ],
+)
+def test_file_that_is_no_recipe_is_refused(tmp_path: Path, content: str, message: str):
+    (tmp_path / "x.yaml").write_text(content)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(tmp_path / "x.yaml")
+
+
+def test_missing_file_is_refused(tmp_path: Path):
+    with pytest.raises(RecipeError, match="no such recipe file"):
+        load_recipe(tmp_path / "x.yaml")
+
+
+def test_bev_range_needs_a_multiple_of_four_cells():
+    assert BevConfig(x_range=(-10.8, 10.8), cell=0.9).nx == 24
+    with pytest.raises(ValueError, match="multiple of four"):
+        BevConfig(x_range=(-9.9, 9.9), cell=0.9)
+
+
+def test_section_names_are_those_of_the_recipe_type():
+    assert {field.name for field in msgspec.structs.fields(Recipe)} == set(recipe_to_dict(load_recipe("student_r50")))
