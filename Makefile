@@ -4,6 +4,8 @@
 #   PYTHON       the interpreter the environment is made with (3.10, 3.11 or 3.12)
 #   TORCH_INDEX  one more package index for torch: PyTorch's CPU wheels on a machine without a GPU
 #   DATAROOT, VERSION, SCENE   real data for the demo, in nuScenes format
+#   TRAIN_ARGS   what make train-tiny hands to training/train.py instead of --synthscenes 4000
+#   PYTEST_ARGS  what make test hands to pytest, for example PYTEST_ARGS="-m golden -x"
 #   NUSCENES_SAMPLE_ROOT, NUSCENES_RESULTS_DIR, CRKD_GOLDEN_DIR   folders that tests on real data read
 
 SHELL := bash
@@ -102,7 +104,7 @@ demo: setup ## set up, then nuScenes format -> bag -> live detector -> boxes, sc
 	  $(if $(DATAROOT),--dataroot "$(DATAROOT)") $(if $(VERSION),--version "$(VERSION)") $(if $(SCENE),--scene "$(SCENE)")
 
 train-tiny: setup ## train the small student that ships with the package, on simulated drives
-	@$(BIN)/python training/train.py student_tiny --out out/train-tiny $(TRAIN_ARGS)
+	@$(BIN)/python training/train.py student_tiny --out out/train-tiny $(or $(TRAIN_ARGS),--synthscenes 4000)
 
 constraints: ## resolve the exact pins anew (needs uv)
 	@constraints/compile.sh
