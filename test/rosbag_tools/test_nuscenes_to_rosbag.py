@@ -358,7 +358,8 @@ def test_real_scene_is_converted_whole(nuscenes_root: Path, tmp_path: Path) -> N
         files = {r.stamp: r.path for r in index.records(scene, channel)}
         for m in on(found, topic):
             points = radar_points_of(m.message, source=topic)
-            assert len(points) and files[m.stamp].read_bytes().split(b"DATA binary\n")[1].startswith(points.tobytes())
+            assert len(points) > 0
+            assert files[m.stamp].read_bytes().split(b"DATA binary\n")[1].startswith(points.tobytes())
     files = {r.stamp: r.path for r in index.records(scene, "CAM_BACK")}
     for m in on(found, "/cam_back/image_raw/compressed"):
         assert encoded_image_of(m.message, source="cam_back") == files[m.stamp].read_bytes()
