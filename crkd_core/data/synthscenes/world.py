@@ -1,0 +1,330 @@
+"""A drive: the road, the vehicle's trajectory, every actor and piece of scenery, as functions of time and seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crkd_core.cli import UserError
+from crkd_core.data.synthscenes.config import SynthConfig
+from crkd_core.data.synthscenes.frontage import populate_frontage
+from crkd_core.data.synthscenes.ground import Ground, build_ground, crosswalk
+from crkd_core.data.synthscenes.overlap import first_of_overlapping
+from crkd_core.data.synthscenes.population import (
+    LABEL,
+    Actor,
+    Block,
+    Cast,
+    populate_crosswalk,
+    populate_cycle_lane,
+    populate_lane,
+    populate_sidewalk,
+    populate_strip,
+    spread_starts,
+)
+from crkd_core.data.synthscenes.reflection import radar_passing, radar_traits
+from crkd_core.data.synthscenes.road import Layout, Road, make_layout, make_road
+from crkd_core.data.synthscenes.shapes import BodyShapes, build_shapes
+from crkd_core.data.synthscenes.traffic import EGO, Profiles, make_profiles
+from crkd_core.geometry.transforms import transform, yaw_rotation
+from crkd_core.types import FloatArray
+
+MARGIN = 1.5
+"""Seconds before and after a drive in which it may still be asked for (radar sweeps before the first frame)."""
+_REACH = 75.0  # m; what never comes nearer to the vehicle is not kept
+_EGO_FOOTPRINT = (4.4, 2.0, 1.4)  # length, width, and how far its middle is ahead of base_link, m
+
+
+class SynthError(UserError):
+    """A request the simulator cannot serve."""
+
+
+@dataclass(frozen=True)
+class Light:
+    """Sun and air of one drive.
+
+    Attributes:
+        sun: (3,) unit vector towards the sun, world.
+        ambient, diffuse: share of a surface's colour from the sky and from the sun.
+        haze: 1/m; the background's share in a colour is 1 - exp(-haze * distance).
+        sky_top, sky_low: RGB 0..255, zenith and horizon (also the colour of haze).
+    """
+
+    sun: FloatArray
+    ambient: float
+    diffuse: float
+    haze: float
+    sky_top: FloatArray
+    sky_low: FloatArray
+
+
+@dataclass(frozen=True)
+class States:
+    """Where bodies are at one time, world frame.
+
+    Attributes:
+        xy: (N, 2) middle of each footprint, m.
+        yaw: (N,), rad.
+        velocity: (N, 2) over ground, m/s.
+    """
+
+    xy: FloatArray
+    yaw: FloatArray
+    velocity: FloatArray
+
+
+@dataclass(frozen=True)
+class EgoState:
+    """The vehicle at one time: ``T_world_from_base``, velocity (2,) in the world, m/s, and yaw rate, rad/s."""
+
+    T_world_from_base: FloatArray
+    velocity: FloatArray
+    yaw_rate: float
+
+
+@dataclass(frozen=True)
+class Drive:
+    """One simulated drive. Bodies are its actors, in order, then its scenery.
+
+    Attributes:
+        seed, config, duration_s: what it was made of.
+        start_ns: stamp of its beginning (unix time, a multiple of 1000).
+        road, layout, profiles, light: what it runs on.
+        actors: the actors; their motion is ``states``.
+        blocks: the scenery.
+        sizes: (N, 3) length, width, height of all bodies, m.
+        labels: (N,) int64, position in ``DETECTION_CLASSES``, -1 for scenery.
+        crosswalk: s of the crossing where all traffic waits, if there is one.
+    """
+
+    seed: int
+    config: SynthConfig
+    duration_s: float
+    start_ns: int
+    road: Road
+    layout: Layout
+    profiles: Profiles
+    light: Light
+    actors: tuple[Actor, ...]
+    blocks: tuple[Block, ...]
+    sizes: FloatArray
+    labels: NDArray[np.int64]
+    crosswalk: float | None
+
+    def seconds(self, stamp_ns: int) -> float:
+        """Time since the start.
+
+        Raises:
+            SynthError: more than ``MARGIN`` outside the drive.
+        """
+        t = (stamp_ns - self.start_ns) * 1e-9
+        if not -MARGIN <= t <= self.duration_s + MARGIN:
+            raise SynthError(
+                f"synth drive {self.seed}: stamp {stamp_ns} lies {t:.2f} s after its start; "
+                f"expected between 0 and {self.duration_s:.2f} s (start_ns = {self.start_ns})"
+            )
+        return t
+
+    def ego(self, stamp_ns: int) -> EgoState:
+        """The vehicle's state; it follows its lane at height 0 without roll and pitch."""
+        t = self.seconds(stamp_ns)
+        d = self.layout.lane_center(-1, self.layout.ego_lane)
+        s, speed = self.profiles.at(np.array([EGO]), np.array([t]))
+        place = self.road.place(s[0], d)
+        heading, scale = float(place.heading), 1 - float(place.curvature) * d
+        velocity = speed[0] * scale * np.array([np.cos(heading), np.sin(heading)])
+        T = transform(yaw_rotation(heading), [*place.xy, 0.0])
+        return EgoState(T, velocity, float(speed[0] * place.curvature))
+
+    def states(self, stamp_ns: int) -> States:
+        """Where all bodies are."""
+        return self._states_at(self.seconds(stamp_ns))
+
+    def _states_at(self, t: float) -> States:
+        m = self._motion
+        covered, speed = self.profiles.at(m.profile, t + m.time_shift)
+        place = self.road.place(m.s + m.direction * covered + m.v_s * t, m.d + m.v_d * t)
+        along = np.stack([np.cos(place.heading), np.sin(place.heading)], axis=1)
+        across = np.stack([-along[:, 1], along[:, 0]], axis=1)
+        s_dot = (m.direction * speed + m.v_s) * (1 - place.curvature * (m.d + m.v_d * t))
+        velocity = s_dot[:, None] * along + m.v_d[:, None] * across
+        return States(place.xy, place.heading + m.yaw, velocity)
+
+    @cached_property
+    def _motion(self) -> _Motion:
+        n = len(self.blocks)
+        rows = np.array([a[2:10] for a in self.actors], dtype=np.float64).reshape(-1, 8)
+        blocks = np.array([(b.s, b.d, b.yaw, 0, 1, 0, 0, 0) for b in self.blocks], dtype=np.float64).reshape(n, 8)
+        s, d, yaw, profile, direction, shift, v_s, v_d = np.concatenate([rows, blocks]).T.copy()
+        return _Motion(s, d, yaw, profile.astype(np.int64), direction, shift, v_s, v_d)
+
+    @cached_property
+    def ground(self) -> Ground:
+        """Road, lines and sidewalks."""
+        last = self.profiles.covered_by(EGO, self.duration_s) + 110.0
+        ground = build_ground(self.seed, self.road, self.layout, -110.0, last)
+        if self.crosswalk is None:
+            return ground
+        bars = crosswalk(self.road, self.layout, self.crosswalk)
+        pairs = ((getattr(ground, name), getattr(bars, name)) for name in ("corners", "colours", "reach"))
+        return Ground(*(np.concatenate(pair) for pair in pairs))
+
+    @cached_property
+    def shapes(self) -> BodyShapes:
+        """What the bodies look like, as coloured quadrilaterals and boxes."""
+        return build_shapes(self.seed, self.actors, self.blocks)
+
+    @cached_property
+    def radar_traits(self) -> FloatArray:
+        """(N, 2) mean returns per sweep in the open and radar cross-section, dBsm, of every body."""
+        return radar_traits(self.labels, [b.kind for b in self.blocks])
+
+    @cached_property
+    def radar_passing(self) -> FloatArray:
+        """(N,) share of radar returns that come past a body in the way."""
+        return radar_passing([a.name for a in self.actors] + [b.kind for b in self.blocks])
+
+    def actor_speed(self, stamp_ns: int) -> FloatArray:
+        """(number of actors,) m/s."""
+        speeds: FloatArray = np.linalg.norm(self.states(stamp_ns).velocity, axis=1)[: len(self.actors)]
+        return speeds
+
+
+@dataclass(frozen=True)
+class _Motion:
+    s: FloatArray
+    d: FloatArray
+    yaw: FloatArray
+    profile: NDArray[np.int64]
+    direction: FloatArray
+    time_shift: FloatArray
+    v_s: FloatArray
+    v_d: FloatArray
+
+
+def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float = 10.0) -> Drive:
+    """Simulate a drive: the same seed, configuration and duration give the same drive.
+
+    Raises:
+        SynthError: a duration that is not positive, or a negative seed.
+    """
+    if not 0 < duration_s <= 120:
+        raise SynthError(f"duration: expected 0 < seconds <= 120, got {duration_s}")
+    if seed < 0:
+        raise SynthError(f"seed: expected a non-negative integer, got {seed}")
+    config = SynthConfig() if config is None else config
+    rng = np.random.default_rng([config.version, seed])
+    layout = make_layout(rng)
+    profiles, crossing = make_profiles(rng, layout, duration_s)
+    travelled = profiles.covered_by(EGO, duration_s)
+    road = make_road(rng, -400.0, travelled + 400.0)
+    crossing_s = float(rng.uniform(9, 16)) if crossing else None
+    cast = _populated(rng, layout, profiles, travelled, duration_s, config.density, crossing_s)
+    draft = Drive(
+        seed=seed,
+        config=config,
+        duration_s=float(duration_s),
+        start_ns=(1_600_000_000 + 1000 * seed) * 1_000_000_000,
+        road=road,
+        layout=layout,
+        profiles=profiles,
+        light=_make_light(rng),
+        actors=tuple(cast.actors),
+        blocks=tuple(cast.blocks),
+        sizes=_sizes(cast.actors, cast.blocks),
+        labels=_labels(cast.actors, cast.blocks),
+        crosswalk=crossing_s,
+    )
+    return _without_overlaps(draft)
+
+
+def _populated(
+    rng: np.random.Generator,
+    layout: Layout,
+    profiles: Profiles,
+    travelled: float,
+    duration_s: float,
+    density: float,
+    crossing_s: float | None,
+) -> Cast:
+    cast = Cast(rng, layout)
+    first, last = -_REACH - 15, travelled + _REACH + 15
+    free = (0.0, 0.0) if crossing_s is None else (crossing_s - 2.5, crossing_s + 2.5)
+    for side in (-1, 1):
+        for index in range(layout.lane_count(side)):
+            profile = profiles.lane(side, index)
+            extra = profiles.covered_by(profile, duration_s)
+            lane = Cast(rng, layout)
+            own = side < 0 and index == layout.ego_lane
+            clear = (-5.0, max(7.0, free[1])) if own else free
+            gap = float(rng.uniform(4, 18)) / density
+            begin, end = (first - extra, last) if side < 0 else (first, last + extra)
+            populate_lane(
+                lane, side=side, index=index, profile=profile, first=begin, last=end, gap=gap, clear=clear
+            )
+            cast.actors += spread_starts(lane.actors, seconds=float(rng.uniform(0.3, 0.9)), anchor=0.0)
+        extra = profiles.covered_by(profiles.cycle_lane(side), duration_s)
+        begin, end = (first - extra, last) if side < 0 else (first, last + extra)
+        populate_cycle_lane(cast, side, profiles.cycle_lane(side), begin, end, gap=float(rng.uniform(12, 30)) / density)
+        populate_sidewalk(cast, side, first, last, gap=float(rng.uniform(8, 22)) / density)
+        populate_strip(cast, side, first - rng.uniform(0, 40), last)
+        populate_frontage(cast, side, first - rng.uniform(0, 50), last)
+    if crossing_s is not None:
+        populate_crosswalk(cast, crossing_s)
+    return cast
+
+
+def _without_overlaps(drive: Drive) -> Drive:
+    """Drop what never comes near the vehicle, and of any two bodies that touch at some time the less important."""
+    n = len(drive.actors)
+    times = np.linspace(0, drive.duration_s, 9)
+    states = [drive._states_at(float(t)) for t in times]  # noqa: SLF001
+    egos = [drive.ego(drive.start_ns + int(t * 1e9)) for t in times]
+    distance = np.min(
+        [np.linalg.norm(s.xy - e.T_world_from_base[:2, 3], axis=1) for s, e in zip(states, egos, strict=True)], axis=0
+    )
+    near = distance < _REACH + drive.sizes[:, 0] / 2
+    length, width, ahead = _EGO_FOOTPRINT
+    # Order of importance: the vehicle, scenery, then actors as they were placed.
+    order = np.concatenate([n + np.flatnonzero(near[n:]), np.flatnonzero(near[:n])])
+    half = np.concatenate([[[length / 2, width / 2]], drive.sizes[order, :2] / 2])
+    keep = np.ones(len(order) + 1, dtype=bool)
+    for state, ego in zip(states, egos, strict=True):
+        T = ego.T_world_from_base
+        xy = np.concatenate([[T[:2, 3] + ahead * T[:2, 0]], state.xy[order]])
+        yaw = np.concatenate([[np.arctan2(T[1, 0], T[0, 0])], state.yaw[order]])
+        keep &= first_of_overlapping(xy, yaw, half + 0.05, fixed=1 + int(near[n:].sum()))
+    kept = np.sort(order[keep[1:]])
+    actors = tuple(drive.actors[i] for i in kept if i < n)
+    blocks = tuple(drive.blocks[i - n] for i in kept if i >= n)
+    return replace(drive, actors=actors, blocks=blocks, sizes=drive.sizes[kept], labels=drive.labels[kept])
+
+
+def _sizes(actors: list[Actor], blocks: list[Block]) -> FloatArray:
+    return np.array([a.size for a in actors] + [b.size for b in blocks], dtype=np.float64).reshape(-1, 3)
+
+
+def _labels(actors: list[Actor], blocks: list[Block]) -> NDArray[np.int64]:
+    return np.array([LABEL[a.name] for a in actors] + [-1] * len(blocks), dtype=np.int64)
+
+
+def _make_light(rng: np.random.Generator) -> Light:
+    azimuth, elevation = rng.uniform(-np.pi, np.pi), np.deg2rad(rng.uniform(20, 65))
+    sun = np.array(
+        [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
+    )
+    overcast, gain = rng.uniform(0, 1), rng.uniform(0.65, 1.0)
+    warm = rng.uniform(-1, 1)
+    sky_top = gain * ((1 - overcast) * np.array([95, 140, 205]) + overcast * np.array([170, 175, 182]))
+    sky_low = gain * (np.array([205, 212, 220]) + warm * np.array([14, 2, -14]))
+    return Light(
+        sun=sun,
+        ambient=gain * (0.55 + 0.2 * overcast),
+        diffuse=gain * (0.5 - 0.3 * overcast),
+        haze=float(rng.uniform(1 / 900, 1 / 180)),
+        sky_top=sky_top,
+        sky_low=sky_low,
+    )
