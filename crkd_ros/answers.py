@@ -10,11 +10,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from crkd_core.config import recipe_folder
 from crkd_core.data.errors import DataError
 from crkd_core.data.images import decoded
 from crkd_core.runtime.assembler import AssembledFrame, FrameState
+from crkd_core.runtime.detector import Detector
 from crkd_core.types import Boxes3D, CameraImage, Detections, Manifest, SensorFrame
 from crkd_ros.conversions import ConversionError, Messages
+from crkd_ros.parameters import DetectorParameters
+
+SHIPPED_WEIGHTS = "student_tiny"
 
 Detect = Callable[[SensorFrame], Detections]
 
@@ -53,6 +58,22 @@ class Answer:
     report: FrameReport
 
 
+def make_detector(parameters: DetectorParameters) -> Detector:
+    """The detector that the parameters describe; without ``checkpoint``, the one with the shipped weights.
+
+    Raises:
+        CheckpointError: no such checkpoint, a damaged one, or one of another recipe.
+        DeviceError: no such device, or a precision it cannot compute.
+    """
+    shipped = recipe_folder().parents[1] / "weights" / SHIPPED_WEIGHTS
+    return Detector(
+        parameters.text("checkpoint") or shipped,
+        device=parameters.text("device"),
+        precision=parameters.text("precision"),  # type: ignore[arg-type]  # one of the parameter's choices
+        recipe=parameters.text("recipe") or None,
+    )
+
+
 def answer(
     detect: Detect,
     assembled: AssembledFrame,
@@ -73,16 +94,16 @@ def answer(
         strict: raise instead of going on without a damaged image.
 
     Raises:
-        DataError: with ``strict``, an image that cannot be decoded.
+        DataError: with ``strict``, an image that cannot be decoded; the message names the frame.
     """
     frame, state, reasons = assembled.frame, assembled.state, assembled.reasons
     found = Detections(Boxes3D.empty(), np.zeros(0), np.zeros(0, dtype=np.int64), frame_id, assembled.stamp)
     if frame is not None:
         try:
             found = detect(frame)
-        except DataError:
+        except DataError as error:
             if strict:
-                raise
+                raise DataError(f"frame at {assembled.stamp} ns: {error}") from None
             frame, damaged = without_damaged_images(frame)
             if not damaged:
                 raise  # something else is wrong with the frame

@@ -1,7 +1,7 @@
 """Messages in, sensor frames out: the one path of the live node and of the bag reader.
 
-No rclpy and no thread; the caller says what time it is. A message that cannot be used never raises: it is counted by
-topic and reported through a callback at a bounded rate.
+No rclpy and no thread; the caller says what time it is. A message that cannot be used never raises (unless asked to):
+it is counted by topic and reported through a callback at a bounded rate.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from crkd_core.cli import UserError
 from crkd_core.runtime.assembler import AssembledFrame, FrameAssembler
 from crkd_core.runtime.poses import SECOND, PoseBuffer
 from crkd_core.runtime.rig import CameraCalibration
 from crkd_core.types import FloatArray
+from crkd_ros.cdr import header_stamp
 from crkd_ros.conversions import (
     CameraModel,
     ConversionError,
@@ -34,6 +36,11 @@ logger = logging.getLogger(__name__)
 
 WARNING_PERIOD = 5 * SECOND
 """At most one warning per topic in this time, ns on the caller's clock."""
+
+
+class MessageError(UserError):
+    """A message that cannot be used; raised only by a strict pipeline."""
+
 
 Role = Literal["image", "camera_info", "radar", "tf", "tf_static", "odometry", "reference"]
 
@@ -206,6 +213,7 @@ class FramePipeline:
         *,
         sweeps: int,
         replay: bool,
+        strict: bool = False,
         namespace: str = "/",
         warn: Callable[[str], None] = logger.warning,
     ) -> None:
@@ -215,6 +223,7 @@ class FramePipeline:
             parameters: topics, frames and times.
             sweeps: radar sweeps the model uses.
             replay: measure waiting times in message time (bags, lossless replay), not on the caller's clock.
+            strict: raise MessageError for a message that cannot be used.
             namespace: of the node, for relative topic names.
             warn: gets one sentence about each kind of trouble, at a bounded rate.
         """
@@ -223,6 +232,7 @@ class FramePipeline:
         self.malformed: Counter[str] = Counter()
         self.rig = MessageRig(parameters)
         self._parameters = parameters
+        self._strict = strict
         self._warn = warn
         self._warned: dict[str, int] = {}
         config = parameters.assembler(sweeps=sweeps, replay=replay)
@@ -236,21 +246,17 @@ class FramePipeline:
 
         Args:
             topic: absolute name, one of ``inputs``.
-            message: of rclpy or of rosbags.
+            message: of rclpy or of rosbags; of a reference topic, its CDR bytes will do.
             now: the caller's clock, ns.
 
         Returns:
             The frames that are complete, or overdue, with it.
+
+        Raises:
+            MessageError: a message that cannot be used, and the pipeline is strict.
         """
-        frames: list[AssembledFrame] = []
         self.received[topic] += 1
-        try:
-            for use in self._by_topic[topic]:
-                frames += self._take(use, message, now)
-        except (ConversionError, ValueError) as error:
-            self.malformed[topic] += 1
-            self._complain(topic, f"{topic}: message dropped ({self.malformed[topic]} so far): {error}", now)
-        return frames
+        return [frame for use in self._by_topic[topic] for frame in self._use(use, message, now)]
 
     def poll(self, now: int) -> list[AssembledFrame]:
         """Frames that are overdue at ``now``; call it often (every 10 ms or so) on a live graph."""
@@ -259,6 +265,17 @@ class FramePipeline:
     def flush(self, now: int) -> list[AssembledFrame]:
         """No more messages will come: every pending frame as it stands."""
         return self.assembler.flush(now)
+
+    def _use(self, use: Input, message: Any, now: int) -> list[AssembledFrame]:
+        try:
+            return self._take(use, message, now)
+        except (ConversionError, ValueError) as error:
+            if self._strict:
+                raise MessageError(f"{use.topic}: {error}") from None
+            self.malformed[use.topic] += 1
+            count = self.malformed[use.topic]
+            self._complain(use.topic, f"{use.topic}: message dropped ({count} so far): {error}", now)
+            return self._without(use, message, now)
 
     def _take(self, use: Input, message: Any, now: int) -> list[AssembledFrame]:
         if use.role == "image":
@@ -270,7 +287,8 @@ class FramePipeline:
             self.rig.set_frame(use.sensor, message.header.frame_id)
             return self.assembler.radar(use.sensor, stamp_of(message.header.stamp), points, now)
         if use.role == "reference":
-            return self.assembler.reference(stamp_of(message.header.stamp), now)
+            raw = isinstance(message, bytes)
+            return self.assembler.reference(header_stamp(message) if raw else stamp_of(message.header.stamp), now)
         if use.role == "camera_info":
             self.rig.set_model(use.sensor, camera_model_of(message, source=use.sensor))
         elif use.role == "odometry":
@@ -279,6 +297,15 @@ class FramePipeline:
         else:
             self._take_transforms(message, fixed=use.role == "tf_static")
         return self.assembler.poll(now)
+
+    def _without(self, use: Input, message: Any, now: int) -> list[AssembledFrame]:
+        """What follows from a message that cannot be used.
+
+        An image of the trigger camera still asks for a frame: whoever waits for an answer gets one, from the others.
+        """
+        if use.role == "image" and use.sensor == self._parameters.trigger:
+            return self.assembler.reference(stamp_of(message.header.stamp), now)
+        return []
 
     def _take_transforms(self, message: Any, *, fixed: bool) -> None:
         for stamped in message.transforms:

@@ -75,6 +75,7 @@ class FrameAssembler:
         self._cameras: dict[str, Track[Image]] = {name: Track(config.camera_capacity) for name in config.cameras}
         self._radars: dict[str, Track[Points]] = {name: Track(config.sweeps + 64) for name in config.radars}
         self._selector = Selector(config, rig, self._cameras, self._radars)
+        self._trigger_offset = 0 if config.trigger is None else config.cameras[config.trigger]
         self._pending: list[Request] = []
         self._last_stamp: int | None = None  # reference stamp of the newest frame reported
         self._last_trigger: tuple[int, int] | None = None  # stamp and arrival of the newest trigger
@@ -95,7 +96,7 @@ class FrameAssembler:
         if not track.add(stamp, image, now):
             self.counts["duplicate"] += 1
         elif name == self.config.trigger:
-            self._open(stamp, stamp - self.config.cameras[name], now)
+            self._open(stamp, stamp - self._trigger_offset, now)
         return self._ready(now)
 
     def radar(self, name: str, stamp: int, points: Points, now: int) -> list[AssembledFrame]:
@@ -109,12 +110,15 @@ class FrameAssembler:
         return self._ready(now)
 
     def reference(self, stamp: int, now: int) -> list[AssembledFrame]:
-        """An explicit trigger: a frame that refers to ``stamp`` is wanted."""
+        """An explicit trigger: a frame that refers to ``stamp`` is wanted.
+
+        With a trigger camera: one of its images was taken then, but cannot be used.
+        """
         self._advance(now)
         newest = self._last_trigger
         if newest is not None and stamp < newest[0] - self.config.jump:
             self._begin_anew(stamp, now)
-        self._open(stamp, stamp, now)
+        self._open(stamp, stamp - self._trigger_offset, now)
         return self._ready(now)
 
     def poll(self, now: int) -> list[AssembledFrame]:
@@ -267,4 +271,4 @@ class FrameAssembler:
         for name, offset in self.config.cameras.items():
             self._cameras[name].drop_before(request.instant + offset - self.config.camera_slop)
         for track in self._radars.values():
-            track.drop_before(request.instant - self.config.radar_staleness)
+            track.drop_before(request.instant - 2 * self.config.radar_staleness)

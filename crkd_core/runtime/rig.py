@@ -25,7 +25,8 @@ class AssemblerConfig:
             nearest there will be; with 0 the assembler waits for the next image to be sure.
         radar_slop: a sweep may be newer than the instant by this much.
         radar_min_period: least time between two sweeps of one radar; 0: wait for the next sweep to be sure.
-        radar_staleness: sweeps older than this are not used.
+        radar_staleness: a radar whose newest sweep is older than this is missing; a sweep that much older than its
+            radar's newest one is not used.
         radar_max_age: a radar whose newest sweep is older makes the frame DEGRADED.
         deadline: how long a frame waits for its sensors after its trigger.
         deadline_clock: ``now``: measured on the caller's clock (live). ``messages``: passed as soon as every sensor
@@ -44,7 +45,7 @@ class AssemblerConfig:
     camera_min_period: int = 50 * MILLISECOND
     radar_slop: int = 38 * MILLISECOND
     radar_min_period: int = 65 * MILLISECOND
-    radar_staleness: int = SECOND
+    radar_staleness: int = 420 * MILLISECOND
     radar_max_age: int = 160 * MILLISECOND
     deadline: int = 120 * MILLISECOND
     deadline_clock: Literal["now", "messages"] = "now"

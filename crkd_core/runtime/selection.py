@@ -192,9 +192,7 @@ def radar_choice(
     i = track.first_from(limit - config.radar_min_period + 1)
     final = i < len(track)
     last = i if final and track.stamps[i] <= limit else i - 1
-    picks = []
-    for j in range(last, max(-1, last - config.sweeps), -1):
-        if track.stamps[j] < instant - config.radar_staleness:
-            break
-        picks.append((track.stamps[j], track.items[j]))
-    return picks, final
+    if last < 0 or track.stamps[last] < instant - config.radar_staleness:
+        return [], final
+    first = max(track.first_from(track.stamps[last] - config.radar_staleness), last - config.sweeps + 1)
+    return [(track.stamps[j], track.items[j]) for j in range(last, first - 1, -1)], final
