@@ -5,14 +5,16 @@ The sheet is laid out for 1920 x 1080 pixels and scales with its width.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from crkd_core.drawing.bev import BevView
-from crkd_core.drawing.camera import draw_camera
+from crkd_core.drawing.camera import ImageError, draw_camera
 from crkd_core.drawing.style import (
     CLASS_COLORS,
     DIM,
@@ -81,7 +83,7 @@ def draw_sheet(
     """Draw one moment.
 
     Args:
-        frame: cameras and radars; an absent camera stays an empty panel that says so.
+        frame: cameras and radars; an absent or damaged image is an empty panel that says so.
         detections: ``base_link`` at ``frame.stamp``.
         truth: ground truth, likewise; None: there is none for this moment.
         caption: words.
@@ -89,9 +91,6 @@ def draw_sheet(
 
     Returns:
         (9/16 width, width, 3) RGB.
-
-    Raises:
-        ImageError: a camera image that cannot be decoded.
     """
     options = options or SheetOptions()
     detections = replace(detections.filtered(detections.scores >= options.min_score), stamp=frame.stamp)
@@ -134,27 +133,48 @@ def _draw_row(
     area: tuple[int, int, int, int],
 ) -> None:
     left, top, width, height = area
-    edges = np.linspace(left, left + width, len(names) + 1).round().astype(int)
-    for name, x0, x1 in zip(names, edges, edges[1:], strict=False):
-        text_size = max(round(sheet.shape[1] / 140), round((x1 - x0) / 38))
-        panel = sheet[top : top + height, x0:x1]
-        camera = frame.cameras.get(name)
-        if camera is None:
-            panel[:] = PANEL
-            draw_text(panel, f"{name}: no image", ((x1 - x0) // 2, height // 2), text_size, color=DIM, anchor="center")
-        else:
-            picture = _picture(camera, frame, detections, truth, x1 - x0, round(text_size * 0.85))
-            shown = min(height, picture.shape[0])
-            panel[:] = 0
-            panel[:shown] = picture[:shown]
-            draw_label(panel, name.removeprefix("CAM_").replace("_", " "), (4, 4), text_size)
-        cv2.rectangle(panel, (0, 0), (panel.shape[1] - 1, panel.shape[0] - 1), (0, 0, 0), 1)
+    edges = np.linspace(left, left + width, len(names) + 1).round().astype(int).tolist()
+    panels = [sheet[top : top + height, x0:x1] for x0, x1 in itertools.pairwise(edges)]
+    text_size = max(round(sheet.shape[1] / 140), round(width / len(names) / 38))
+    cameras = {name.lower(): camera for name, camera in frame.cameras.items()}
+
+    def fill(panel: Image, name: str) -> None:
+        _fill_panel(panel, name, cameras.get(name.lower()), frame, detections, truth, text_size)
+
+    # cv2 releases the interpreter while it decodes and draws.
+    with ThreadPoolExecutor(max_workers=len(names)) as pool:
+        list(pool.map(fill, panels, names))
 
 
-def _picture(
-    camera: CameraImage, frame: SensorFrame, detections: Detections, truth: Detections | None, width: int, label: int
-) -> Image:
-    return draw_camera(camera, detections, truth, frame.T_world_from_base, width=width, label_size=label)
+def _fill_panel(
+    panel: Image,
+    name: str,
+    camera: CameraImage | None,
+    frame: SensorFrame,
+    detections: Detections,
+    truth: Detections | None,
+    text_size: int,
+) -> None:
+    height, width = panel.shape[:2]
+    title = name.removeprefix("CAM_").replace("_", " ")
+    label_size = round(text_size * 0.85)
+    try:
+        picture = None
+        if camera is not None:
+            picture = draw_camera(
+                camera, detections, truth, frame.T_world_from_base, width=width, label_size=label_size
+            )
+        trouble = "no image"
+    except ImageError:
+        picture, trouble = None, "damaged image"
+    if picture is None:
+        cv2.rectangle(panel, (0, 0), (width, height), PANEL, -1)
+        draw_text(panel, f"{title}: {trouble}", (width // 2, height // 2), text_size, color=DIM, anchor="center")
+    else:
+        shown = min(height, picture.shape[0])
+        panel[:shown] = picture[:shown]
+        draw_label(panel, title, (4, 4), text_size)
+    cv2.rectangle(panel, (0, 0), (width - 1, height - 1), (0, 0, 0), 1)
 
 
 def _draw_legend(
