@@ -57,20 +57,27 @@ class CenterHead(nn.Module):
     def __init__(self, in_channels: int, config: HeadConfig) -> None:
         super().__init__()
         self.shared = ConvNormReLU(in_channels, config.channels, 3)
-        self.tasks = nn.ModuleList(_task_head(config, len(task)) for task in TASKS)
+        self.tasks = nn.ModuleList(TaskHead(config, len(task)) for task in TASKS)
 
     def forward(self, bev: Tensor) -> tuple[TaskMaps, ...]:
         """(B, in_channels, nx, ny) -> the raw maps of each task."""
         shared = self.shared(bev)
-        return tuple(TaskMaps(**{name: branch(shared) for name, branch in task.items()}) for task in self.tasks)
+        return tuple(task(shared) for task in self.tasks)
 
 
-def _task_head(config: HeadConfig, classes: int) -> nn.ModuleDict:
-    branches = OrderedDict()
-    for name, channels in (*BOX_MAPS, ("heatmap", classes)):
-        last = nn.Conv2d(config.channels, channels, 3, padding=1)
-        if name == "heatmap" and config.heatmap_bias is not None:
-            assert last.bias is not None
-            nn.init.constant_(last.bias, config.heatmap_bias)
-        branches[name] = nn.Sequential(ConvNormReLU(config.channels, config.channels, 3), last)
-    return nn.ModuleDict(branches)
+class TaskHead(nn.ModuleDict):
+    """The branches of one task by the name of their map: two 3x3 convolutions each."""
+
+    def __init__(self, config: HeadConfig, classes: int) -> None:
+        branches = OrderedDict()
+        for name, channels in (*BOX_MAPS, ("heatmap", classes)):
+            last = nn.Conv2d(config.channels, channels, 3, padding=1)
+            if name == "heatmap" and config.heatmap_bias is not None:
+                assert last.bias is not None
+                nn.init.constant_(last.bias, config.heatmap_bias)
+            branches[name] = nn.Sequential(ConvNormReLU(config.channels, config.channels, 3), last)
+        super().__init__(branches)
+
+    def forward(self, shared: Tensor) -> TaskMaps:
+        """(B, channels, nx, ny) -> raw maps."""
+        return TaskMaps(**{name: branch(shared) for name, branch in self.items()})

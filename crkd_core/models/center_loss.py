@@ -18,9 +18,7 @@ SCORE_CLAMP = 1e-4
 """Scores are kept this far from 0 and 1."""
 
 
-def center_loss(
-    tasks: Sequence[TaskMaps], targets: Sequence[TaskTargets], head: HeadConfig
-) -> dict[str, Tensor]:
+def center_loss(tasks: Sequence[TaskMaps], targets: Sequence[TaskTargets], head: HeadConfig) -> dict[str, Tensor]:
     """The losses of all tasks; their plain sum is the detection loss.
 
     Args:

@@ -70,7 +70,9 @@ def draw_targets(
     radius = gaussian_radius(size[:, 1], size[:, 0], head.gaussian_overlap)
     radius = radius.nan_to_num().long().clamp(min=head.min_radius)
     heatmaps = _draw_gaussians(sample, label, cell, radius, valid, shape=(batch, len(DETECTION_CLASSES), *grid.shape))
-    codes, cells, mask = _fill_slots(sample, label, box, position, cell, valid, batch, grid.shape[1], head.max_boxes)
+    code, flat_cell = _box_codes(box, position - cell), cell[:, 0] * grid.shape[1] + cell[:, 1]
+    shape = (batch, len(TASKS), head.max_boxes)
+    codes, cells, mask = _fill_slots(sample, label, code, flat_cell, valid, shape=shape)
     return tuple(
         TaskTargets(heatmaps[:, first : first + len(TASKS[t])], codes[:, t], cells[:, t], mask[:, t])
         for t, first in enumerate(TASK_FIRST_LABEL)
@@ -121,16 +123,14 @@ def _draw_gaussians(
 def _fill_slots(
     sample: Tensor,
     label: Tensor,
-    box: Tensor,
-    position: Tensor,
-    cell: Tensor,
+    code: Tensor,
+    flat_cell: Tensor,
     valid: Tensor,
-    batch: int,
-    ny: int,
-    slots: int,
+    *,
+    shape: tuple[int, int, int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """codes (B, T, S, 10), cells (B, T, S), mask (B, T, S)."""
-    tasks = len(TASKS)
+    """The codes (B, T, S, 10), cells (B, T, S) and mask (B, T, S) of all slots; ``shape`` is (B, T, S)."""
+    batch, tasks, slots = shape
     task_of_label = torch.tensor([t for t, task in enumerate(TASKS) for _ in task], device=label.device)
     task = torch.where(label >= 0, task_of_label[label.clamp(min=0)], tasks)
     # Boxes of a sample and task, class by class, in their order: stable sort, then count from the start of the group.
@@ -142,20 +142,14 @@ def _fill_slots(
     dropped = batch * tasks * slots
     index = torch.where(valid & (slot < slots) & (task < tasks), (sample * tasks + task) * slots + slot, dropped)
 
-    geometric_z = box[:, 2] + 0.5 * box[:, 5]
-    code = torch.cat(
-        [
-            position - cell,
-            geometric_z[:, None],
-            box[:, 3:6].log(),
-            torch.sin(box[:, 6:7]),
-            torch.cos(box[:, 6:7]),
-            box[:, 7:9],
-        ],
-        dim=1,
-    )
-    codes = box.new_zeros(dropped + 1, CODES).index_copy_(0, index, code)
-    cells = cell.new_zeros(dropped + 1).scatter_(0, index, cell[:, 0] * ny + cell[:, 1])
-    mask = torch.zeros(dropped + 1, dtype=torch.bool, device=cell.device).scatter_(0, index, valid)
-    shape = (batch, tasks, slots)
+    codes = code.new_zeros(dropped + 1, CODES).index_copy_(0, index, code)
+    cells = flat_cell.new_zeros(dropped + 1).scatter_(0, index, flat_cell)
+    mask = torch.zeros(dropped + 1, dtype=torch.bool, device=label.device).scatter_(0, index, valid)
     return codes[:-1].view(*shape, CODES), cells[:-1].view(shape), mask[:-1].view(shape)
+
+
+def _box_codes(box: Tensor, offset: Tensor) -> Tensor:
+    """(N, 10), see ``CODES``; ``offset`` (N, 2) is the position of the centre in its cell, cells."""
+    geometric_z = box[:, 2:3] + 0.5 * box[:, 5:6]
+    heading = [torch.sin(box[:, 6:7]), torch.cos(box[:, 6:7])]
+    return torch.cat([offset, geometric_z, box[:, 3:6].log(), *heading, box[:, 7:9]], dim=1)

@@ -30,8 +30,8 @@ class Decoded:
     """Boxes of one sample, task by task, by falling score within each task; on the device of the maps.
 
     Attributes:
-        boxes: (N, 9) float32: x, y, z of the BOTTOM centre, w, l, h, r, vx, vy in the BEV frame, the original's encoding
-            (``types.Boxes3D.from_mmdet3d`` reads it).
+        boxes: (N, 9) float32: x, y, z of the BOTTOM centre, w, l, h, r, vx, vy in the BEV frame, the original's
+            encoding (``types.Boxes3D.from_mmdet3d`` reads it).
         scores: (N,) float32.
         labels: (N,) int64, positions in ``DETECTION_CLASSES``.
     """

@@ -46,8 +46,6 @@ class CameraBranch(nn.Module):
         super().__init__()
         config = recipe.model.camera
         height, width = recipe.image.size
-        if height % 32 or width % 32:
-            raise RecipeError(f"image.size: expected multiples of 32, got {[height, width]}")
         self.channels = config.channels
         self.grid = grid
         self.backbone = _backbone(config)

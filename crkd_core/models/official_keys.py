@@ -18,9 +18,10 @@ distill_activation_head.*``
 ``heads.object.task_heads.*``                  ``head.tasks.*``
 =============================================  ==========================================
 
-In a distiller's checkpoint the student's names carry ``_student`` after their first word (``encoders_student.camera...``);
-the names without it belong to its teacher. The original also stores constants of the view transform
-(``vtransform.dx``, ``bx``, ``nx``, ``frustum``), which are recomputed here and have no counterpart (quirk Q4).
+In a distiller's checkpoint the student's names carry ``_student`` after their first word
+(``encoders_student.camera...``); the names without it belong to its teacher. The original also stores constants of the
+view transform (``vtransform.dx``, ``bx``, ``nx``, ``frustum``), which are recomputed here and have no counterpart
+(quirk Q4).
 """
 
 from __future__ import annotations

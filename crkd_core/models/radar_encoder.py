@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,7 +28,7 @@ class RadarEncoder(nn.Module):
         self.config = radar
         self.grid = grid
         widths = (RADAR_COLUMNS + 2, *radar.channels)
-        self.point_layers = nn.ModuleList(PointLayer(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.point_layers = nn.ModuleList(PointLayer(a, b) for a, b in pairwise(widths))
         self.out_channels = radar.channels[-1]
         self.calibration = _calibration(self.out_channels) if radar.calibration else None
         self.activation_head = (
@@ -63,8 +65,8 @@ class RadarEncoder(nn.Module):
     def pillar_features(self, points: Tensor, pillars: Pillars) -> Tensor:
         """(P + 1, out_channels): one row per pillar, see ``pool_pillars``.
 
-        The original stores every pillar as 20 slots and runs its network on all of them. Here it runs on the points and
-        on ONE empty slot, which stands for all of them: also in the batch statistics, where it has their number as weight.
+        The original stores every pillar as 20 slots and runs its network on all of them. Here it runs on the points
+        and on ONE empty slot, which stands for all of them: in the batch statistics, too, with their number as weight.
         """
         slots = self.config.max_points_per_pillar
         kept = pillars.pillar < len(points)
@@ -79,8 +81,17 @@ class RadarEncoder(nn.Module):
 
 
 def decorate(points: Tensor, cell: Tensor, grid: BevGrid) -> Tensor:
-    """(P, F + 2): x, y, z normalised to [0, 1] over the grid, the other columns, then the offset (m) of x and y from the
-    centre of the point's cell (P, 2)."""
+    """The features of each point for the network.
+
+    Args:
+        points: (P, F), columns x, y, z first.
+        cell: (P, 2) int64, the cell of each point.
+        grid: the cells.
+
+    Returns:
+        (P, F + 2): x, y, z normalised to [0, 1] over the grid, the other columns, then the offset (m) of x and y from
+        the centre of the cell.
+    """
     edge, lower = points.new_tensor(grid.cell), points.new_tensor([*grid.lower, grid.z_range[0]])
     offset = points[:, :2] - (cell.to(points.dtype) * edge + (0.5 * edge + lower[:2]))
     sides = [count * edge for count, edge in zip(grid.shape, grid.cell, strict=True)]
@@ -103,11 +114,12 @@ class PointLayer(nn.Module):
 
 
 class WeightedBatchNorm(nn.BatchNorm1d):
-    """Batch norm in which a row counts as often as its weight says; equal to repeating rows. Parameters as BatchNorm1d."""
+    """Batch norm in which a row counts as often as its weight says: the same as repeating rows."""
 
     def forward(self, rows: Tensor, weights: Tensor) -> Tensor:  # type: ignore[override]
         """(R, C), (R,) float32 -> (R, C)."""
-        assert self.running_mean is not None and self.running_var is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
         if not self.training:
             return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         values = rows.float()
@@ -122,7 +134,9 @@ class WeightedBatchNorm(nn.BatchNorm1d):
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, total: Tensor) -> None:
         """Update the running statistics; a batch without any row leaves them as they are."""
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
         step = torch.where(total > 1, self.momentum or 0.0, 0.0)
         self.running_mean += step * (mean - self.running_mean)
         self.running_var += step * (variance * total / (total - 1).clamp(min=1.0) - self.running_var)

@@ -69,10 +69,11 @@ class ResNet(nn.Module):
 
         Args:
             depth: 18 (basic blocks) or 50 (bottlenecks).
-            width: channels of the stem; 64 is the published size.
+            width: channels of the stem; 64 is the published size. Do not train less than 16 on a CPU: there oneDNN
+                (torch 2.13) corrupts memory in the backward pass of a strided 1x1 convolution of 8 channels.
         """
         super().__init__()
-        block: type[BasicBlock] | type[Bottleneck] = BasicBlock if depth == 18 else Bottleneck
+        block: type[BasicBlock | Bottleneck] = BasicBlock if depth == 18 else Bottleneck
         counts = (2, 2, 2, 2) if depth == 18 else (3, 4, 6, 3)
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

@@ -1,7 +1,7 @@
 """Greedy non-maximum suppression of BEV boxes: by centre distance, and by exact rotated IoU.
 
-Boxes are few (hundreds) and the algorithm is sequential, so the reference works on the CPU in NumPy; boxes come from and
-indices return to the caller's device.
+Boxes are few (hundreds) and the algorithm is sequential, so the reference works on the CPU in NumPy; boxes come from
+and indices return to the caller's device.
 """
 
 from __future__ import annotations
@@ -117,9 +117,7 @@ def _iou_above(a: Array, b: Array, threshold: float) -> NDArray[np.bool_]:
     reach = 0.5 * (np.hypot(a[:, 2], a[:, 3])[:, None] + np.hypot(b[:, 2], b[:, 3])[None])
     offset = a[:, None, :2] - b[None, :, :2]
     area_a, area_b = (a[:, 2] * a[:, 3])[:, None], (b[:, 2] * b[:, 3])[None]
-    possible = ((offset**2).sum(-1) <= reach**2) & (
-        np.minimum(area_a, area_b) > threshold * np.maximum(area_a, area_b)
-    )
+    possible = ((offset**2).sum(-1) <= reach**2) & (np.minimum(area_a, area_b) > threshold * np.maximum(area_a, area_b))
     rows, columns = possible.nonzero()
     above = np.zeros(possible.shape, dtype=bool)
     above[rows, columns] = rotated_iou(a[rows], b[columns]) > threshold
@@ -127,8 +125,11 @@ def _iou_above(a: Array, b: Array, threshold: float) -> NDArray[np.bool_]:
 
 
 def _intersection_area(a: Array, b: Array) -> Array:
-    """(N,) area common to two rectangles: their vertices inside each other and the crossings of their edges, sorted
-    around the mean of these points, by the shoelace formula. Repeated points do no harm."""
+    """(N,) area common to two rectangles.
+
+    Their vertices inside each other and the crossings of their edges, sorted around the mean of these points, by the
+    shoelace formula. Repeated points do no harm.
+    """
     corners_a, corners_b = _corners(a), _corners(b)
     crossing, crosses = _edge_crossings(corners_a, corners_b)
     points = np.concatenate([corners_a, corners_b, crossing], axis=1)

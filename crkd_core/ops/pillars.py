@@ -78,7 +78,9 @@ def pillarize(
     kept &= slot < max_points
 
     pillar = torch.where(kept, number, n)
-    flat_cell = torch.full((n + 1,), outside_key, device=device).scatter_(0, pillar, torch.where(kept, key, outside_key))
+    flat_cell = torch.full((n + 1,), outside_key, device=device).scatter_(
+        0, pillar, torch.where(kept, key, outside_key)
+    )
     count = torch.zeros(n + 1, dtype=torch.int64, device=device).scatter_add_(0, pillar, kept.long())
     return Pillars(pillar, slot, index, flat_cell, count)
 

@@ -28,6 +28,9 @@ class Golden:
     def __getitem__(self, key: str) -> Tensor:
         return torch.from_numpy(self._arrays[key])
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._arrays
+
     def keys(self) -> list[str]:
         """Names of all arrays."""
         return [key for key in self._arrays.files if key != "meta"]
@@ -114,3 +117,9 @@ def _norm_scale(name: str) -> float:
     if name.endswith(".downsample.1.weight"):
         return 0.7
     return 1.0
+
+
+@pytest.fixture(scope="session")
+def random_stream() -> Callable[[int, str], np.random.Generator]:
+    """``random_stream(seed, name)``, see ``generator``."""
+    return generator
