@@ -142,9 +142,11 @@ class StepSampler(Sampler[Position]):
         self._n = n
         self._seed = seed
         self._positions = range(start + rank, stop, world_size)
+        self._length = len(range(rank, stop, world_size))
 
     def __len__(self) -> int:
-        return len(self._positions)
+        """Positions of the whole run, the part before ``start`` included: a resumed loop counts on from there."""
+        return self._length
 
     def __iter__(self) -> Iterator[Position]:
         order, order_epoch = np.zeros(0, dtype=np.int64), -1

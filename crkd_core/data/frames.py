@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from crkd_core.data.errors import DataError
+from crkd_core.data.images import check_complete
 from crkd_core.data.nuscenes import REFERENCE_CHANNEL, NuScenesIndex, Sample, SensorRecord
 from crkd_core.data.radar_pcd import read_lidar_bin, read_radar_pcd
 from crkd_core.geometry.transforms import inverse
@@ -117,6 +118,8 @@ def _camera(record: SensorRecord) -> CameraImage:
         image = record.path.read_bytes()
     except OSError as error:
         raise DataError(f"{record.path}: cannot be read: {error.strerror}") from None
+    # The rest of what can be wrong shows when the image is decoded, where only the camera's name is known.
+    check_complete(image, str(record.path))
     return CameraImage(
         image=image,
         intrinsics=intrinsics,

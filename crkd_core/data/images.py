@@ -187,12 +187,21 @@ def _rotation_about(x: float, y: float, angle: float) -> FloatArray:
     return np.array([[c, s, x - c * x - s * y], [-s, c, y + s * x - c * y], [0.0, 0.0, 1.0]])
 
 
+def check_complete(encoded: bytes, name: str) -> None:
+    """Check that a JPEG ends with its end marker, without decoding it; other formats pass.
+
+    OpenCV fills what is missing of a JPEG with grey and says nothing. Cameras may pad the file after the marker.
+
+    Raises:
+        DataError: it does not; starts with ``name``.
+    """
+    if encoded[:2] == b"\xff\xd8" and b"\xff\xd9" not in encoded[-256:]:
+        raise DataError(f"{name}: truncated JPEG image ({len(encoded)} bytes, no end marker)")
+
+
 def _decode(encoded: bytes, flag: int, name: str) -> NDArray[np.uint8]:
     """RGB; the file's orientation tag is ignored, since K refers to the stored pixels."""
-    # OpenCV fills what is missing of a JPEG with grey and says nothing: look for the end marker (cameras may pad it).
-    is_jpeg = encoded[:2] == b"\xff\xd8"
-    if is_jpeg and b"\xff\xd9" not in encoded[-256:]:
-        raise DataError(f"{name}: truncated JPEG image ({len(encoded)} bytes, no end marker)")
+    check_complete(encoded, name)
     bgr = None
     if encoded:
         bgr = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)

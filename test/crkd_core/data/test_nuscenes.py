@@ -1,0 +1,307 @@
+"""The index of a nuScenes-format data set."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crkd_core.data.errors import DataError
+from crkd_core.data.nuscenes import load_index
+from crkd_core.types import DETECTION_CLASSES
+
+KEY_PERIOD_NS = 500_000_000
+
+
+class TestContent:
+    def test_samples_are_in_time_order_within_their_scene(self, tiny_set: Any):
+        index = load_index(tiny_set.root, tiny_set.version)
+        assert [s.name for s in index.scenes] == ["scene-0001", "scene-0002"]
+        assert [s.token for s in index.samples] == ["scene-0001-0", "scene-0001-1", "scene-0001-2", "scene-0002-0"]
+        assert index.scene("scene-0001").location == "nowhere"
+        assert index.sample("scene-0002-0").scene == "scene-0002"
+
+    def test_recent_records_are_the_key_frame_and_those_before_it(self, tiny_set: Any):
+        index = load_index(tiny_set.root, tiny_set.version)
+        sample = index.sample("scene-0001-1")
+        records = index.recent_records(sample, "RADAR_FRONT", 4)
+        age_ms = [(sample.stamp - r.stamp) // 1_000_000 for r in records]
+        assert age_ms == [0, 50, 125, 200]
+        assert [r.is_key_frame for r in records] == [True, False, False, False]
+        key = index.key_record(sample, "RADAR_FRONT")
+        assert key is not None
+        assert key.path == records[0].path
+
+    def test_recent_records_end_at_the_start_of_the_scene(self, tiny_set: Any):
+        index = load_index(tiny_set.root, tiny_set.version)
+        assert len(index.recent_records(index.sample("scene-0001-0"), "RADAR_FRONT", 6)) == 1
+        assert len(index.recent_records(index.sample("scene-0002-0"), "RADAR_FRONT", 6)) == 1
+
+    def test_record_has_calibration_and_the_pose_at_its_own_stamp(self, tiny_set: Any):
+        index = load_index(tiny_set.root, tiny_set.version)
+        record = index.recent_records(index.sample("scene-0001-1"), "RADAR_FRONT", 2)[1]
+        np.testing.assert_allclose(record.T_world_from_base[:3, 3], [104.5, 50, 0])
+        np.testing.assert_allclose(record.calibration.T_base_from_sensor[:3, 3], [1, 0, 1.5])
+        assert record.calibration.intrinsics is None
+        camera = index.key_record(index.samples[0], "CAM_FRONT")
+        assert camera is not None
+        assert camera.calibration.intrinsics is not None
+        assert camera.calibration.intrinsics[0].tolist() == [100, 0, 80]
+        assert camera.image_size == (160, 90)
+
+    def test_all_records_of_a_sensor(self, tiny_set: Any):
+        index = load_index(tiny_set.root, tiny_set.version)
+        stamps = [r.stamp for r in index.records(index.scene("scene-0001"), "LIDAR_TOP")]
+        assert len(stamps) == 21
+        assert stamps == sorted(stamps)
+        with pytest.raises(DataError, match="no sensor 'LIDAR'; expected one of CAM_FRONT, LIDAR_TOP, RADAR_FRONT"):
+            index.records(index.scene("scene-0001"), "LIDAR")
+
+    def test_annotations_of_every_category_with_class_and_attributes(self, tiny_set: Any):
+        index = load_index(tiny_set.root, tiny_set.version)
+        car, animal, cone = index.annotations(index.samples[0])
+        assert [a.label for a in (car, animal, cone)] == [0, None, 9]
+        assert (car.category, car.attributes, car.visibility) == ("vehicle.car", ("vehicle.parked",), "v80-100")
+        assert (car.num_lidar_pts, car.num_radar_pts, car.instance) == (5, 2, "object-vehicle.car")
+        assert [len(index.annotations(s)) for s in index.samples] == [3, 1, 1, 0]
+
+    def test_velocity_is_central_one_sided_or_unknown(self, tiny_set: Any):
+        index = load_index(tiny_set.root, tiny_set.version)
+        velocities = [index.annotations(s)[0].velocity for s in index.samples[:3]]
+        np.testing.assert_allclose(velocities, [[2, 0, 0]] * 3, atol=1e-5)
+        assert np.isnan(index.annotations(index.samples[0])[2].velocity).all()
+
+    @pytest.mark.parametrize(("gap_s", "known"), [(2.9, [False, True, False]), (3.1, [False, False, False])])
+    def test_velocity_over_a_long_gap_is_unknown(self, tiny_set: Any, gap_s: float, known: list[bool]):
+        for row in tiny_set.tables["sample"]:
+            if row["token"].startswith("scene-0001"):
+                row["timestamp"] = 10**15 + int(int(row["token"][-1]) * gap_s * 5e5)
+        tiny_set.write("sample")
+        index = load_index(tiny_set.root, tiny_set.version)
+        found = [bool(np.isfinite(index.annotations(s)[0].velocity).all()) for s in index.samples[:3]]
+        # One-sided differences span half the gap, 1.45 s or 1.55 s.
+        assert found == ([True, True, True] if gap_s < 3 else known)
+
+    def test_data_set_without_annotations(self, tiny_set: Any):
+        for table in ("sample_annotation", "instance"):
+            tiny_set.tables[table] = []
+            tiny_set.write(table)
+        index = load_index(tiny_set.root, tiny_set.version)
+        assert [index.annotations(s) for s in index.samples] == [[], [], [], []]
+
+    def test_scene_without_samples(self, tiny_set: Any):
+        tiny_set.tables["scene"].append({"token": "z", "name": "scene-0003", "description": "", "log_token": "?"})
+        tiny_set.write("scene")
+        index = load_index(tiny_set.root, tiny_set.version)
+        assert index.scene("scene-0003").samples == ()
+        assert len(index.samples) == 4
+
+
+class TestHalfDownloaded:
+    def test_everything_there_is_complete(self, tiny_set: Any):
+        index = load_index(tiny_set.root, tiny_set.version)
+        assert len(index.complete_samples()) == 4
+        assert "complete key frames: 4 of 4" in index.report()
+
+    def test_absent_files_are_counted_by_channel_and_leave_the_rest(self, tiny_set: Any):
+        tiny_set.files("CAM_FRONT", key=True)[1].unlink()
+        for file in tiny_set.files("RADAR_FRONT", key=False):
+            file.unlink()
+        index = load_index(tiny_set.root, tiny_set.version)
+        complete = [s.token for s in index.complete_samples()]
+        assert complete == ["scene-0001-0", "scene-0001-2", "scene-0002-0"]
+        assert len(index.complete_samples(["RADAR_FRONT", "LIDAR_TOP"])) == 4
+        assert index.file_counts() == {
+            "CAM_FRONT": (3, 4, 8, 8), "LIDAR_TOP": (4, 4, 18, 18), "RADAR_FRONT": (4, 4, 0, 13)
+        }
+        assert "scene-0001: 2 of 3" in index.report()
+        assert "scene-0002" not in index.report()
+
+    def test_record_says_whether_its_file_is_there(self, tiny_set: Any):
+        tiny_set.files("RADAR_FRONT", key=False)[0].unlink()
+        index = load_index(tiny_set.root, tiny_set.version)
+        present = [r.present for r in index.records(index.scenes[0], "RADAR_FRONT")]
+        assert present == [True, False] + [True] * (len(present) - 2)
+
+    def test_no_measurements_at_all(self, tiny_set: Any, tmp_path: Path):
+        (tmp_path / "empty").mkdir()
+        (tiny_set.root / tiny_set.version).rename(tmp_path / "empty" / tiny_set.version)
+        assert load_index(tmp_path / "empty", tiny_set.version).complete_samples() == []
+
+
+class TestMistakes:
+    def test_missing_root(self, tmp_path: Path):
+        with pytest.raises(DataError, match="nope: no such folder"):
+            load_index(tmp_path / "nope", "v1.0-mini")
+
+    def test_missing_version_names_those_there(self, tiny_set: Any):
+        with pytest.raises(DataError, match=r"no version 'v1\.0-mini'; found v1\.0-tiny"):
+            load_index(tiny_set.root, "v1.0-mini")
+
+    def test_root_of_something_else(self, tmp_path: Path):
+        with pytest.raises(DataError, match="holds no nuScenes tables"):
+            load_index(tmp_path, "v1.0-mini")
+
+    def test_missing_tables_are_named(self, tiny_set: Any):
+        for name in ("sample_data", "sensor"):
+            (tiny_set.root / tiny_set.version / f"{name}.json").unlink()
+        with pytest.raises(DataError, match=r"table missing: sample_data\.json, sensor\.json"):
+            load_index(tiny_set.root, tiny_set.version)
+
+    def test_truncated_table_is_named_with_its_line(self, tiny_set: Any):
+        path = tiny_set.root / tiny_set.version / "sample_annotation.json"
+        content = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(content[:60]))
+        with pytest.raises(DataError, match=r"sample_annotation\.json, line 6[01]: .*truncated"):
+            load_index(tiny_set.root, tiny_set.version)
+
+    def test_malformed_table_is_named_with_its_line(self, tiny_set: Any):
+        path = tiny_set.root / tiny_set.version / "sample.json"
+        lines = path.read_text().splitlines()
+        lines[7] = "  !"
+        path.write_text("\n".join(lines))
+        with pytest.raises(DataError, match=r"sample\.json, line 8: .*malformed"):
+            load_index(tiny_set.root, tiny_set.version)
+
+    def test_row_without_a_field_is_named(self, tiny_set: Any):
+        del tiny_set.tables["ego_pose"][2]["rotation"]
+        tiny_set.write("ego_pose")
+        with pytest.raises(DataError, match=r"ego_pose\.json: .*required field `rotation` - at `\$\[2\]`"):
+            load_index(tiny_set.root, tiny_set.version)
+
+    @pytest.mark.parametrize(
+        ("table", "field"),
+        [
+            ("sample", "scene_token"),
+            ("sample_data", "sample_token"),
+            ("sample_data", "ego_pose_token"),
+            ("sample_data", "calibrated_sensor_token"),
+            ("sample_annotation", "instance_token"),
+            ("sample_annotation", "next"),
+        ],
+    )
+    def test_dangling_reference_is_named(self, tiny_set: Any, table: str, field: str):
+        tiny_set.tables[table][0][field] = "lost"
+        tiny_set.write(table)
+        with pytest.raises(DataError, match=rf"{table}\.json: {field} 'lost' is not in "):
+            load_index(tiny_set.root, tiny_set.version)
+
+    def test_unknown_scene_lists_the_known_ones(self, tiny_set: Any):
+        index = load_index(tiny_set.root, tiny_set.version)
+        with pytest.raises(DataError, match="no scene 'scene-9'; expected one of scene-0001, scene-0002"):
+            index.scene("scene-9")
+
+    def test_unknown_sample(self, tiny_set: Any):
+        with pytest.raises(DataError, match="no sample 'x'"):
+            load_index(tiny_set.root, tiny_set.version).sample("x")
+
+
+class TestCache:
+    def test_cached_index_is_the_same(self, tiny_set: Any, tmp_path: Path):
+        fresh = load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "sub" / "index")
+        cached = load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "sub" / "index")
+        assert cached.report() == fresh.report()
+        for a, b in zip(fresh.samples, cached.samples, strict=True):
+            # As text: an unknown velocity is NaN, which equals nothing.
+            assert repr(fresh.annotations(a)) == repr(cached.annotations(b))
+            assert repr(fresh.recent_records(a, "RADAR_FRONT", 3)) == repr(cached.recent_records(b, "RADAR_FRONT", 3))
+        assert [p.name for p in (tmp_path / "sub").iterdir()] == ["index"]
+
+    def test_tables_are_not_read_again(self, tiny_set: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index")
+        monkeypatch.setattr("crkd_core.data.nuscenes.build_content", None)
+        assert len(load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index").samples) == 4
+
+    def test_files_are_looked_for_again(self, tiny_set: Any, tmp_path: Path):
+        load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index")
+        tiny_set.files("LIDAR_TOP", key=True)[0].unlink()
+        assert len(load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index").complete_samples()) == 3
+
+    def test_changed_table_rebuilds_and_says_so(
+        self, tiny_set: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ):
+        load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index")
+        tiny_set.tables["scene"][0]["name"] = "scene-1001"
+        tiny_set.write("scene")
+        with caplog.at_level(logging.INFO):
+            index = load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index")
+        assert index.scenes[0].name == "scene-1001"
+        assert "the tables have changed" in caplog.text
+
+    @pytest.mark.parametrize("content", [b"", b"not msgpack", b"\x93\x01\x90"], ids=["empty", "other", "short"])
+    def test_damaged_cache_rebuilds_and_says_so(
+        self, tiny_set: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+    ):
+        (tmp_path / "index").write_bytes(content)
+        assert len(load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index").samples) == 4
+        assert "building the index again" in caplog.text
+        assert (tmp_path / "index").read_bytes() != content
+
+    def test_truncated_cache_rebuilds(self, tiny_set: Any, tmp_path: Path):
+        load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index")
+        content = (tmp_path / "index").read_bytes()
+        (tmp_path / "index").write_bytes(content[: len(content) // 2])
+        assert len(load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index").samples) == 4
+
+    def test_place_that_cannot_be_written_is_only_a_warning(
+        self, tiny_set: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ):
+        (tmp_path / "file").write_text("")
+        index = load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "file" / "index")
+        assert len(index.samples) == 4
+        assert "index not cached" in caplog.text
+
+
+@pytest.mark.nuscenes
+class TestRealData:
+    def test_complete_key_frames_are_those_whose_files_exist(self, nuscenes_root: Path, nuscenes_version: str):
+        index = load_index(nuscenes_root, nuscenes_version)
+        folder = nuscenes_root / nuscenes_version
+        tables = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("sample", "sample_data")}
+        absent = {
+            r["sample_token"]
+            for r in tables["sample_data"]
+            if r["is_key_frame"] and not (nuscenes_root / r["filename"]).is_file()
+        }
+        complete = {s.token for s in index.complete_samples()}
+        assert complete == {s["token"] for s in tables["sample"]} - absent
+        listing = nuscenes_root / "keyframes_present.json"
+        if listing.is_file():
+            assert complete == {token for tokens in json.loads(listing.read_text()).values() for token in tokens}
+        present = sum((nuscenes_root / r["filename"]).is_file() for r in tables["sample_data"] if r["is_key_frame"])
+        assert sum(c[0] for c in index.file_counts().values()) == present
+
+    def test_records_and_annotations_are_the_devkits(self, nuscenes_root: Path, nuscenes_version: str):
+        devkit = pytest.importorskip("nuscenes.nuscenes")
+        nuscenes = devkit.NuScenes(nuscenes_version, str(nuscenes_root), verbose=False)
+        to_class = pytest.importorskip("nuscenes.eval.detection.utils").category_to_detection_name
+        index = load_index(nuscenes_root, nuscenes_version)
+        for sample in (index.samples[0], *index.complete_samples()[3::5]):
+            row = nuscenes.get("sample", sample.token)
+            assert sample.stamp == row["timestamp"] * 1000
+            for channel, key_token in row["data"].items():
+                token = key_token
+                records = index.recent_records(sample, channel, 8)
+                for record in records:
+                    theirs = nuscenes.get("sample_data", token)
+                    assert str(record.path) == nuscenes.get_sample_data_path(theirs["token"])
+                    assert record.stamp == theirs["timestamp"] * 1000
+                    pose = nuscenes.get("ego_pose", theirs["ego_pose_token"])
+                    np.testing.assert_array_equal(record.T_world_from_base[:3, 3], pose["translation"])
+                    token = theirs["prev"]
+                assert len(records) == 8 or token == ""
+            ours = {a.token: a for a in index.annotations(sample)}
+            assert set(ours) == set(row["anns"])
+            for token in row["anns"]:
+                theirs = nuscenes.get("sample_annotation", token)
+                label = ours[token].label
+                name = None if label is None else DETECTION_CLASSES[label]
+                assert name == to_class(theirs["category_name"])
+                assert list(ours[token].size_wlh) == theirs["size"]
+                np.testing.assert_allclose(ours[token].velocity, nuscenes.box_velocity(token), atol=1e-9)
+                attributes = [nuscenes.get("attribute", t)["name"] for t in theirs["attribute_tokens"]]
+                assert sorted(ours[token].attributes) == sorted(attributes)
