@@ -43,7 +43,9 @@ class TrainingOptions:
         precision: Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``.
         resume: go on from ``<out>/last.ckpt``.
         save_every: steps between two resume states.
-        max_minutes: stop early after this wall time (a resume state is written); 0: no limit.
+        log_every: steps between two logged losses.
+        stop_after: stop early at this step; None: at the recipe's last.
+        max_minutes: stop early after this wall time; 0: no limit. A run that stops early can be resumed.
         progress: show a progress bar.
     """
 
@@ -53,6 +55,8 @@ class TrainingOptions:
     precision: str = "32-true"
     resume: bool = False
     save_every: int = 500
+    log_every: int = 50
+    stop_after: int | None = None
     max_minutes: float = 0.0
     progress: bool = True
 
@@ -60,9 +64,10 @@ class TrainingOptions:
 class DetectionTraining(lightning.LightningModule):
     """Forward, targets, loss and optimiser of a camera+radar detector."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, *, log_every: int) -> None:
         super().__init__()
         self.recipe = recipe
+        self.log_every = log_every
         self.model = FusionDetector(recipe)
 
     def training_step(self, batch: TrainingBatch, batch_index: int) -> torch.Tensor:
@@ -76,7 +81,7 @@ class DetectionTraining(lightning.LightningModule):
         targets = center_targets(batch.boxes, batch.labels, self.recipe)
         losses = center_loss(output.tasks, targets, head)
         total = torch.stack(list(losses.values())).sum()
-        if self.global_step % 50 == 0:
+        if self.global_step % self.log_every == 0:
             self._report(losses, total, batch)
         return total
 
@@ -115,10 +120,10 @@ def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> Fus
     lightning.seed_everything(options.seed, workers=True, verbose=False)
     last = options.out / "last.ckpt"
     done = _resumed_step(last) if options.resume else 0
-    module = DetectionTraining(recipe)
+    module = DetectionTraining(recipe, log_every=options.log_every)
     loader = _loader(samples, recipe, options, start_step=done)
     trainer = lightning.Trainer(
-        max_steps=recipe.train.steps,
+        max_steps=min(recipe.train.steps, options.stop_after or recipe.train.steps),
         max_epochs=-1,
         max_time={"minutes": options.max_minutes} if options.max_minutes else None,
         precision=options.precision,  # type: ignore[arg-type]
@@ -128,7 +133,7 @@ def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> Fus
         default_root_dir=options.out,
         use_distributed_sampler=False,
         enable_model_summary=False,
-        log_every_n_steps=50,
+        log_every_n_steps=options.log_every,
         enable_progress_bar=options.progress,
     )
     trainer.fit(module, loader, ckpt_path=last if options.resume else None, weights_only=True)

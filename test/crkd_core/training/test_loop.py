@@ -1,0 +1,63 @@
+"""The training loop: it learns, resumes exactly, and says what is wrong."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from crkd_core.data.dataset import TrainingSet
+from crkd_core.models.detector import FusionDetector
+from crkd_core.training.loop import TrainingError, TrainingOptions, train
+from micro import micro_frame, micro_recipe
+
+FRAMES = [micro_frame(seed) for seed in range(5)]
+
+
+def options(out: Path, **changes: object) -> TrainingOptions:
+    return replace(TrainingOptions(out=out, workers=0, progress=False, save_every=3), **changes)  # type: ignore[arg-type]
+
+
+def trained(out: Path, *, steps: int = 6, stop_after: int | None = None, resume: bool = False) -> FusionDetector:
+    recipe = micro_recipe(steps=steps)
+    return train(recipe, TrainingSet(FRAMES, recipe), options(out, resume=resume, stop_after=stop_after))
+
+
+def test_a_run_that_was_stopped_and_resumed_equals_the_uninterrupted_one(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole")
+    trained(tmp_path / "parts", stop_after=3)
+    parts = trained(tmp_path / "parts", resume=True)
+    for (name, a), (_, b) in zip(whole.state_dict().items(), parts.state_dict().items(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_the_loss_falls_on_a_handful_of_frames(tmp_path: Path) -> None:
+    recipe = micro_recipe(steps=60, learning_rate=3e-3)
+    samples = TrainingSet(FRAMES[:2], recipe, augment=False)
+    train(recipe, samples, options(tmp_path, log_every=1))
+    rows = (tmp_path / "log" / "version_0" / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("loss")
+    losses = [float(row.split(",")[column]) for row in rows[1:]]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_loss_that_is_not_finite_names_step_loss_and_samples(tmp_path: Path) -> None:
+    broken = copy.deepcopy(FRAMES[0])
+    broken.boxes.sizes[:, 2] = 0  # ln 0
+    recipe = micro_recipe()
+    with pytest.raises(TrainingError, match=r"step 0: box/task0.* not finite on samples micro-0"):
+        train(recipe, TrainingSet([broken], recipe, augment=False), options(tmp_path))
+
+
+def test_resume_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"last\.ckpt not found"):
+        trained(tmp_path / "none", resume=True)
+
+
+def test_an_empty_training_set_is_refused(tmp_path: Path) -> None:
+    recipe = micro_recipe()
+    with pytest.raises(TrainingError, match="no sample"):
+        train(recipe, TrainingSet([], recipe), options(tmp_path))
