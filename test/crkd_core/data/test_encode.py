@@ -93,7 +93,7 @@ class TestEncode:
         assert brightness.argsort().argsort().tolist() == [3, 4, 2, 1, 0]
 
     def test_camera_geometry_contains_the_motion_since_the_image(self, recipe: Recipe):
-        """A point 10 m before the camera, seen 1 m ago, is 10.5 m ahead of base now and 9.5 m ahead of the BEV frame."""
+        """A point 10 m before the camera, seen 1 m ago, is 10.5 m ahead of base now, 9.5 m of the BEV frame."""
         inputs = encode(sensor_frame(), recipe)
         in_bev = apply(inputs.T_bev_from_cam[0].numpy().astype(np.float64), [[0, 0, 10]])
         np.testing.assert_allclose(in_bev, [[0, 9.5, -0.2]], atol=1e-5)
@@ -145,7 +145,7 @@ class TestTraining:
         np.testing.assert_allclose(training.boxes, expected, atol=1e-5)
         assert training.boxes.dtype == torch.float32
         assert training.labels.tolist() == [0]
-        assert training.token == "a sample"
+        assert (training.token,) == ("a sample",)
 
     def test_boxes_without_returns_are_left_out(self):
         sample = annotated([[11.0, 0, 0], [12.0, 0, 0]], num_points=np.array([0, 1]))
