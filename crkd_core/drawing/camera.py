@@ -18,6 +18,8 @@ from crkd_core.types import Boxes3D, CameraImage, Detections, FloatArray
 
 NEAR = 0.3
 """Depth of the clipping plane, m."""
+SMALL = 28
+"""Boxes that extend over less than this many line widths are drawn with thin lines."""
 EDGES = np.array([[0, 1], [1, 2], [2, 3], [3, 0], [4, 5], [5, 6], [6, 7], [7, 4], [0, 4], [1, 5], [2, 6], [3, 7]])
 """Corner pairs of ``Boxes3D.corners``."""
 FRONT_FACE = np.array([0, 3, 7, 4])
@@ -164,7 +166,7 @@ def draw_boxes(
         picture: (H, W, 3).
         projected: from ``project``.
         colors: of every box before projection.
-        thickness: of the edges, pixels.
+        thickness: of the edges, pixels; small boxes have thin ones.
         front_opacity: of the filled front face; 0: not filled.
     """
     if front_opacity and projected.indices:
@@ -174,8 +176,10 @@ def draw_boxes(
                 cv2.fillConvexPoly(overlay, _fixed_point(front), colors[i], cv2.LINE_AA, shift=4)
         cv2.addWeighted(overlay, front_opacity, picture, 1 - front_opacity, 0, dst=picture)
     for segments, i in zip(projected.segments, projected.indices, strict=True):
-        for start, end in _fixed_point(segments):
-            cv2.line(picture, start.tolist(), end.tolist(), colors[i], thickness, cv2.LINE_AA, shift=4)
+        # Thick lines would fill a small box.
+        small = np.ptp(segments.reshape(-1, 2), axis=0).max() < SMALL * thickness
+        for start, end in _fixed_point(segments).tolist():
+            cv2.line(picture, start, end, colors[i], 1 if small else thickness, cv2.LINE_AA, shift=4)
 
 
 def _fixed_point(pixels: FloatArray) -> NDArray[np.int32]:
