@@ -26,9 +26,9 @@ def render(drive: Drive, mount: CameraMount, stamp_ns: int, size: ImageSize) -> 
     factor = drive.config.supersampling
     large = ImageSize(size.width * factor, size.height * factor)
     K = camera_intrinsics(mount, large)
-    T = drive.ego(stamp_ns).T_world_from_base @ camera_mounting(mount)
+    T = drive.ego_pose(stamp_ns) @ camera_mounting(mount)
     view = _View(T, K, large)
-    canvas = _background(drive.light, view)
+    canvas = _background(drive, mount, view).copy()
     _paint(canvas, *_ground_polygons(drive, view), view)
     states = drive.states(stamp_ns)
     chosen = _visible_bodies(drive, states, view)
@@ -57,16 +57,21 @@ class _View:
         return np.asarray((points - self.eye) @ self.R_cam_from_world.T)
 
 
-def _background(light: Light, view: _View) -> NDArray[np.uint8]:
-    width, height = view.size
-    slope = (np.arange(height) - view.K[1, 2]) / view.K[1, 1]
-    up = np.clip(-slope / 0.5, 0, 1)[:, None]
-    sky = light.sky_low * (1 - up) + light.sky_top * up
-    distance = view.eye[2] / np.maximum(slope, 1e-3)
-    ground = _hazy(light, _lit(light, BASE_COLOUR[None], np.array([[0.0, 0.0, 1.0]])), distance)
-    rows = np.where(slope[:, None] > 0, ground, sky)
-    column = np.clip(rows, 0, 255).astype(np.uint8)[:, None]
-    return np.asarray(cv2.repeat(column, 1, width), dtype=np.uint8)  # NumPy's broadcast takes four times as long
+def _background(drive: Drive, mount: CameraMount, view: _View) -> NDArray[np.uint8]:
+    """Sky and bare ground; the same for all images of one camera, because the vehicle stays level."""
+    key = ("background", mount.name, view.size)
+    if key not in drive.scratch:
+        light, (width, height) = drive.light, view.size
+        slope = (np.arange(height) - view.K[1, 2]) / view.K[1, 1]
+        up = np.clip(-slope / 0.5, 0, 1)[:, None]
+        sky = light.sky_low * (1 - up) + light.sky_top * up
+        distance = view.eye[2] / np.maximum(slope, 1e-3)
+        ground = _hazy(light, _lit(light, BASE_COLOUR[None], np.array([[0.0, 0.0, 1.0]])), distance)
+        rows = np.clip(np.where(slope[:, None] > 0, ground, sky), 0, 255).astype(np.uint8)
+        drive.scratch[key] = np.repeat(rows[:, None], width, axis=1)
+    canvas = drive.scratch[key]
+    assert isinstance(canvas, np.ndarray)
+    return canvas
 
 
 def _lit(light: Light, colours: FloatArray, normals: FloatArray) -> FloatArray:
@@ -168,20 +173,20 @@ def _paint(canvas: NDArray[np.uint8], polygons: FloatArray, colours: FloatArray,
     x, y, z = polygons[..., 0], polygons[..., 1], polygons[..., 2]
     hidden = (z < NEAR).all(1) | (x > view.tan_x * z).all(1) | (-x > view.tan_x * z).all(1)
     cut = ((z < NEAR) | (np.abs(x) > side * z) | (np.abs(y) > side * z)).any(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        safe = np.where(cut[:, None], 1.0, z)
+    safe = np.where(cut[:, None], 1.0, z)
     scale = 1 << _SHIFT
-    u = (K[0, 0] * x / safe + K[0, 2]) * scale
-    v = (K[1, 1] * y / safe + K[1, 2]) * scale
-    corners = np.rint(np.stack([u, v], axis=-1))
+    corners = np.stack([K[0, 0] * x / safe + K[0, 2], K[1, 1] * y / safe + K[1, 2]], axis=-1)
+    extent = corners.max(axis=1) - corners.min(axis=1)
+    hidden |= ~cut & ((extent[:, 0] * extent[:, 1] < 0.2) | (corners[..., 1].min(axis=1) > view.size.height))
     corners[cut] = 0
-    points = corners.astype(np.int32)
     keep = np.flatnonzero(~hidden)
-    tones = np.clip(colours, 0, 255).tolist()
-    for i in keep.tolist():
+    points = np.rint(corners[keep] * scale).astype(np.int32)
+    tones = np.clip(colours[keep], 0, 255).tolist()
+    special = cut[keep].tolist()
+    for i in range(len(keep)):
         outline = points[i]
-        if cut[i]:
-            rest = clipped(polygons[i], side)
+        if special[i]:
+            rest = clipped(polygons[keep[i]], side)
             if len(rest) < 3:
                 continue
             uv = rest[:, :2] / rest[:, 2:] * (K[0, 0], K[1, 1]) + (K[0, 2], K[1, 2])

@@ -14,7 +14,7 @@ from crkd_core.data.synthscenes.config import (
     lidar_mounting,
 )
 from crkd_core.data.synthscenes.lidar import Scan, lidar_sweep, scan
-from crkd_core.data.synthscenes.radar import radar_sweep
+from crkd_core.data.synthscenes.radar import radar_sweeps
 from crkd_core.data.synthscenes.world import Drive
 from crkd_core.geometry.transforms import apply, inverse
 from crkd_core.types import AnnotatedFrame, Boxes3D, CameraImage, FloatArray, RadarSweep, SensorFrame
@@ -47,7 +47,7 @@ def camera_image(drive: Drive, mount: CameraMount, stamp_ns: int, width: int | N
         image=render(drive, mount, stamp_ns, size),
         intrinsics=camera_intrinsics(mount, size),
         T_base_from_cam=camera_mounting(mount),
-        T_world_from_base=drive.ego(stamp_ns).T_world_from_base,
+        T_world_from_base=drive.ego_pose(stamp_ns),
         stamp=stamp_ns,
     )
 
@@ -71,13 +71,12 @@ def frame_at(
         stamp_ns: reference stamp, from ``drive.start_ns`` to ``drive.duration_s`` later.
         image_width: pixels; images are 16:9.
         sweeps: radar sweeps per radar, 1 to 10.
-        with_lidar: also simulate one LiDAR revolution (tens of milliseconds).
+        with_lidar: also return one LiDAR revolution.
 
     Returns:
         The frame. ``boxes`` are all actors within ``config.annotation_range``. ``num_points`` counts the newest radar
-        returns inside each box plus the LiDAR rays that meet it first; the rays are cast against whole boxes, without
-        noise, unless ``with_lidar`` is set. An actor that is entirely hidden has no ray; a rare radar return may
-        still reach it around an obstacle.
+        returns inside each box plus the LiDAR rays that meet it first (before rays are dropped at random). An actor
+        that is entirely hidden has no ray; a rare radar return may still reach it around an obstacle.
 
     Raises:
         SynthError: the stamp lies outside the drive.
@@ -86,13 +85,13 @@ def frame_at(
     cameras = {}
     for mount in config.cameras:
         cameras[mount.name] = camera_image(drive, mount, stamp_ns - round(mount.lead_ms * 1e6), image_width)
-    radars = {mount.name: radar_history(drive, mount, stamp_ns, sweeps) for mount in config.radars}
-    result = scan(drive, stamp_ns, whole=not with_lidar)
+    radars = radar_history(drive, stamp_ns, sweeps)
+    result = scan(drive, stamp_ns)
     frame = SensorFrame(
         cameras=cameras,
         radars=radars,
         stamp=stamp_ns,
-        T_world_from_base=drive.ego(stamp_ns).T_world_from_base,
+        T_world_from_base=drive.ego_pose(stamp_ns),
         T_base_from_bev=lidar_mounting(config),
         lidar=(lidar_sweep(drive, stamp_ns, result),) if with_lidar else (),
     )
@@ -107,17 +106,20 @@ def frame_at(
     )
 
 
-def radar_history(drive: Drive, mount: RadarMount, stamp_ns: int, sweeps: int) -> list[RadarSweep]:
-    """The sweep nearest to a stamp and those before it, newest first."""
-    hz = drive.config.radar_hz
-    newest = round(((stamp_ns - drive.start_ns) * 1e-9 - mount.phase_ms * 1e-3) * hz)
-    return [radar_sweep(drive, mount, _on_grid(drive, newest - k, hz, mount.phase_ms)) for k in range(sweeps)]
+def radar_history(drive: Drive, stamp_ns: int, sweeps: int) -> dict[str, list[RadarSweep]]:
+    """For each radar the sweep nearest to a stamp and those before it, newest first."""
+    hz, scans = drive.config.radar_hz, []
+    for mount in drive.config.radars:
+        newest = round(((stamp_ns - drive.start_ns) * 1e-9 - mount.phase_ms * 1e-3) * hz)
+        scans += [(mount, _on_grid(drive, newest - k, hz, mount.phase_ms)) for k in range(sweeps)]
+    results = radar_sweeps(drive, scans)
+    return {m.name: results[k * sweeps : (k + 1) * sweeps] for k, m in enumerate(drive.config.radars)}
 
 
 def annotated(drive: Drive, stamp_ns: int) -> tuple[Boxes3D, NDArray[np.int64]]:
     """The actors within ``config.annotation_range``: boxes in the world frame, and their indices among the actors."""
     states, n = drive.states(stamp_ns), len(drive.actors)
-    T = drive.ego(stamp_ns).T_world_from_base
+    T = drive.ego_pose(stamp_ns)
     pick = np.flatnonzero(np.linalg.norm(states.xy[:n] - T[:2, 3], axis=1) < drive.config.annotation_range)
     sizes = drive.sizes[pick]
     centers = np.concatenate([states.xy[pick], sizes[:, 2:] / 2], axis=1)

@@ -53,10 +53,10 @@ class Part:
         for u in at:
             self.mark("left right", (u - du, u + du), (v - 0.414 * dv, v + 0.414 * dv), _RUBBER)
             for sign in (-1, 1):
-                low, high = max(0.0, v + sign * 0.414 * dv), max(0.0, v + sign * dv)
+                near, far = max(0.0, v + sign * 0.414 * dv), max(0.0, v + sign * dv)
                 for face, middle in (("left", u), ("right", 1 - u)):
-                    wide, slim = du, 0.414 * du
-                    quad = [(middle - wide, low), (middle + wide, low), (middle + slim, high), (middle - slim, high)]
+                    wide, slim = sign * du, sign * 0.414 * du  # the sign keeps the corners counter-clockwise
+                    quad = [(middle - wide, near), (middle + wide, near), (middle + slim, far), (middle - slim, far)]
                     self.marks.append(Mark(face, quad, FIXED, _RUBBER))
             self.mark("left right", (u - du * 0.35, u + du * 0.35), (v - dv * 0.35, v + dv * 0.35), (150, 152, 156))
         return self

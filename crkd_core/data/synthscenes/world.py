@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -77,12 +78,17 @@ class States:
 
 
 @dataclass(frozen=True)
-class EgoState:
-    """The vehicle at one time: ``T_world_from_base``, velocity (2,) in the world, m/s, and yaw rate, rad/s."""
+class EgoTrack:
+    """The vehicle at K times: base_link's place (K, 2) and heading (K,), velocity (K, 2) in the world, yaw rate (K,)."""
 
-    T_world_from_base: FloatArray
+    xy: FloatArray
+    heading: FloatArray
     velocity: FloatArray
-    yaw_rate: float
+    yaw_rate: FloatArray
+
+    def pose(self, k: int) -> FloatArray:
+        """``T_world_from_base`` of one of them."""
+        return transform(yaw_rotation(float(self.heading[k])), [*self.xy[k], 0.0])
 
 
 @dataclass(frozen=True)
@@ -128,38 +134,56 @@ class Drive:
             )
         return t
 
-    def ego(self, stamp_ns: int) -> EgoState:
-        """The vehicle's state; it follows its lane at height 0 without roll and pitch."""
-        t = self.seconds(stamp_ns)
+    def ego_track(self, stamps: Sequence[int]) -> EgoTrack:
+        """The vehicle at K stamps; it follows its lane at height 0 without roll and pitch."""
+        t = np.array([self.seconds(stamp) for stamp in stamps])
         d = self.layout.lane_center(-1, self.layout.ego_lane)
-        s, speed = self.profiles.at(np.array([EGO]), np.array([t]))
-        place = self.road.place(s[0], d)
-        heading, scale = float(place.heading), 1 - float(place.curvature) * d
-        velocity = speed[0] * scale * np.array([np.cos(heading), np.sin(heading)])
-        T = transform(yaw_rotation(heading), [*place.xy, 0.0])
-        return EgoState(T, velocity, float(speed[0] * place.curvature))
+        s, speed = self.profiles.at(np.full(len(t), EGO), t)
+        place = self.road.place(s, d)
+        along = np.stack([np.cos(place.heading), np.sin(place.heading)], axis=1)
+        velocity = (speed * (1 - place.curvature * d))[:, None] * along
+        return EgoTrack(place.xy, place.heading, velocity, speed * place.curvature)
+
+    def ego_pose(self, stamp_ns: int) -> FloatArray:
+        """``T_world_from_base`` at a stamp."""
+        return self.ego_track([stamp_ns]).pose(0)
 
     def states(self, stamp_ns: int) -> States:
         """Where all bodies are."""
-        return self._states_at(self.seconds(stamp_ns))
+        many = self.states_at([stamp_ns])
+        return States(many.xy[0], many.yaw[0], many.velocity[0])
 
-    def _states_at(self, t: float) -> States:
-        m = self._motion
-        covered, speed = self.profiles.at(m.profile, t + m.time_shift)
-        place = self.road.place(m.s + m.direction * covered + m.v_s * t, m.d + m.v_d * t)
-        along = np.stack([np.cos(place.heading), np.sin(place.heading)], axis=1)
-        across = np.stack([-along[:, 1], along[:, 0]], axis=1)
-        s_dot = (m.direction * speed + m.v_s) * (1 - place.curvature * (m.d + m.v_d * t))
-        velocity = s_dot[:, None] * along + m.v_d[:, None] * across
-        return States(place.xy, place.heading + m.yaw, velocity)
+    def states_at(self, stamps: Sequence[int]) -> States:
+        """Where all bodies are at K stamps; arrays begin with K."""
+        t = np.array([self.seconds(stamp) for stamp in stamps])
+        still, moving = self._at_rest, self._moving
+        xy, yaw = np.tile(still.xy, (len(t), 1, 1)), np.tile(still.yaw, (len(t), 1))
+        velocity = np.zeros_like(xy)
+        xy[:, moving], yaw[:, moving], velocity[:, moving] = self._movers.at(t[:, None], self.road, self.profiles)
+        return States(xy, yaw, velocity)
 
     @cached_property
     def _motion(self) -> _Motion:
-        n = len(self.blocks)
-        rows = np.array([a[2:10] for a in self.actors], dtype=np.float64).reshape(-1, 8)
-        blocks = np.array([(b.s, b.d, b.yaw, 0, 1, 0, 0, 0) for b in self.blocks], dtype=np.float64).reshape(n, 8)
-        s, d, yaw, profile, direction, shift, v_s, v_d = np.concatenate([rows, blocks]).T.copy()
-        return _Motion(s, d, yaw, profile.astype(np.int64), direction, shift, v_s, v_d)
+        rows = [a[2:10] for a in self.actors] + [(b.s, b.d, b.yaw, 0, 1, 0, 0, 0) for b in self.blocks]
+        return _Motion(np.array(rows, dtype=np.float64).reshape(-1, 8))
+
+    @cached_property
+    def _at_rest(self) -> States:
+        return States(*self._motion.at(np.zeros(1), self.road, self.profiles))
+
+    @cached_property
+    def _moving(self) -> NDArray[np.int64]:
+        rows = self._motion.rows
+        return np.flatnonzero((rows[:, 3] > 0) | (rows[:, 6] != 0) | (rows[:, 7] != 0))
+
+    @cached_property
+    def _movers(self) -> _Motion:
+        return _Motion(self._motion.rows[self._moving])
+
+    @cached_property
+    def scratch(self) -> dict[object, object]:
+        """What renderers keep between images of one drive."""
+        return {}
 
     @cached_property
     def ground(self) -> Ground:
@@ -187,22 +211,28 @@ class Drive:
         """(N,) share of radar returns that come past a body in the way."""
         return radar_passing([a.name for a in self.actors] + [b.kind for b in self.blocks])
 
-    def actor_speed(self, stamp_ns: int) -> FloatArray:
-        """(number of actors,) m/s."""
-        speeds: FloatArray = np.linalg.norm(self.states(stamp_ns).velocity, axis=1)[: len(self.actors)]
-        return speeds
+    @cached_property
+    def radii(self) -> FloatArray:
+        """(N,) half the diagonal of each footprint, m."""
+        return np.asarray(np.hypot(self.sizes[:, 0], self.sizes[:, 1]) / 2)
 
 
 @dataclass(frozen=True)
 class _Motion:
-    s: FloatArray
-    d: FloatArray
-    yaw: FloatArray
-    profile: NDArray[np.int64]
-    direction: FloatArray
-    time_shift: FloatArray
-    v_s: FloatArray
-    v_d: FloatArray
+    """How bodies move: columns s, d, yaw, profile, direction, time_shift, v_s, v_d of an ``Actor``."""
+
+    rows: FloatArray
+
+    def at(self, t: FloatArray, road: Road, profiles: Profiles) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Places (..., 2), yaws, velocities (..., 2) in the world at times that broadcast against the N bodies."""
+        s, d, yaw, profile, direction, shift, v_s, v_d = self.rows.T
+        covered, speed = profiles.at(profile.astype(np.int64), t + shift)
+        d = d + v_d * t
+        place = road.place(s + direction * covered + v_s * t, d)
+        along = np.stack([np.cos(place.heading), np.sin(place.heading)], axis=-1)
+        across = np.stack([-along[..., 1], along[..., 0]], axis=-1)
+        s_dot = (direction * speed + v_s) * (1 - place.curvature * d)
+        return place.xy, place.heading + yaw, s_dot[..., None] * along + v_d[:, None] * across
 
 
 def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float = 10.0) -> Drive:
@@ -269,7 +299,7 @@ def _populated(
         extra = profiles.covered_by(profiles.cycle_lane(side), duration_s)
         begin, end = (first - extra, last) if side < 0 else (first, last + extra)
         populate_cycle_lane(cast, side, profiles.cycle_lane(side), begin, end, gap=float(rng.uniform(12, 30)) / density)
-        populate_sidewalk(cast, side, first, last, gap=float(rng.uniform(8, 22)) / density)
+        populate_sidewalk(cast, side, first, last, gap=float(rng.uniform(12, 40)) / density)
         populate_strip(cast, side, first - rng.uniform(0, 40), last)
         populate_frontage(cast, side, first - rng.uniform(0, 50), last)
     if crossing_s is not None:
@@ -280,22 +310,20 @@ def _populated(
 def _without_overlaps(drive: Drive) -> Drive:
     """Drop what never comes near the vehicle, and of any two bodies that touch at some time the less important."""
     n = len(drive.actors)
-    times = np.linspace(0, drive.duration_s, 9)
-    states = [drive._states_at(float(t)) for t in times]  # noqa: SLF001
-    egos = [drive.ego(drive.start_ns + int(t * 1e9)) for t in times]
-    distance = np.min(
-        [np.linalg.norm(s.xy - e.T_world_from_base[:2, 3], axis=1) for s, e in zip(states, egos, strict=True)], axis=0
-    )
+    stamps = [drive.start_ns + int(t * 1e9) for t in np.linspace(0, drive.duration_s, 9)]
+    states, egos = drive.states_at(stamps), drive.ego_track(stamps)
+    distance = np.linalg.norm(states.xy - egos.xy[:, None], axis=2).min(axis=0)
     near = distance < _REACH + drive.sizes[:, 0] / 2
     length, width, ahead = _EGO_FOOTPRINT
     # Order of importance: the vehicle, scenery, then actors as they were placed.
     order = np.concatenate([n + np.flatnonzero(near[n:]), np.flatnonzero(near[:n])])
     half = np.concatenate([[[length / 2, width / 2]], drive.sizes[order, :2] / 2])
     keep = np.ones(len(order) + 1, dtype=bool)
-    for state, ego in zip(states, egos, strict=True):
-        T = ego.T_world_from_base
-        xy = np.concatenate([[T[:2, 3] + ahead * T[:2, 0]], state.xy[order]])
-        yaw = np.concatenate([[np.arctan2(T[1, 0], T[0, 0])], state.yaw[order]])
+    for k in range(len(stamps)):
+        heading = egos.heading[k]
+        middle = egos.xy[k] + ahead * np.array([np.cos(heading), np.sin(heading)])
+        xy = np.concatenate([middle[None], states.xy[k, order]])
+        yaw = np.append(heading, states.yaw[k, order])
         keep &= first_of_overlapping(xy, yaw, half + 0.05, fixed=1 + int(near[n:].sum()))
     kept = np.sort(order[keep[1:]])
     actors = tuple(drive.actors[i] for i in kept if i < n)
