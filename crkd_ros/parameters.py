@@ -6,6 +6,7 @@ specifications of its sensors; ``load_parameters`` reads the same file without R
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,8 @@ SPECS: tuple[Spec, ...] = (
     Spec("radar_slop_ms", 38.0, "a sweep may be this much newer than the frame's instant", range=(0.0, 10000.0)),
     Spec("radar_min_period_ms", 65.0, "least time between two sweeps of a radar; 0: unknown, wait for the next sweep",
          range=(0.0, 10000.0)),
-    Spec("radar_staleness_ms", 420.0, "a sweep that much older than its radar's newest is not used", range=(0.0, _HOUR_MS)),
+    Spec("radar_staleness_ms", 420.0, "a sweep that much older than its radar's newest is not used",
+         range=(0.0, _HOUR_MS)),
     Spec("radar_max_age_ms", 160.0, "a radar whose newest sweep is older makes a frame DEGRADED",
          range=(0.0, _HOUR_MS)),
     Spec("silent_ms", 1000.0, "a sensor that sent nothing for so long is not waited for; 0: always wait",
@@ -261,7 +263,9 @@ def _from_values(given: Mapping[str, object]) -> DetectorParameters:
     specs = {spec.name: spec for spec in specs_for(cameras, radars)}
     unknown = sorted(given.keys() - specs.keys() - {"use_sim_time"})
     if unknown:
-        raise ParameterError(f"parameter {unknown[0]}: unknown; known: {', '.join(sorted(specs))}")
+        near = difflib.get_close_matches(unknown[0], specs, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; config/detector.yaml has them all"
+        raise ParameterError(f"parameter {unknown[0]}: unknown{hint}")
     values = {name: spec.checked(given.get(name, spec.default)) for name, spec in specs.items()}
     if not cameras and not radars:
         raise ParameterError("parameters cameras, radars: expected at least one sensor, got none")

@@ -1,0 +1,1 @@
+"""ROS 2 nodes; only these modules of the package import rclpy."""

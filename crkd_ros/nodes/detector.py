@@ -1,0 +1,380 @@
+"""The live detector: camera images, radar sweeps and transforms in, 3D boxes out.
+
+A lifecycle node. Subscriptions are served by one thread that never waits: complete frames go to a worker thread, which
+runs the detector and publishes. Live, the newest frame wins; in a replay (``drop_frames: false``) every frame is
+answered. Each frame gets exactly one ``vision_msgs/Detection3DArray`` with its reference stamp, empty when STALE.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+from typing import Any, NoReturn
+
+import msgspec
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from vision_msgs.msg import LabelInfo, VisionClass
+
+from crkd_core import cli
+from crkd_core.runtime.assembler import AssembledFrame
+from crkd_core.runtime.detector import Detector
+from crkd_core.types import DETECTION_CLASSES, CameraImage, SensorFrame
+from crkd_ros.answers import Answer, answer, make_detector, report_message
+from crkd_ros.conversions import detection_messages, marker_array, ros_messages
+from crkd_ros.diagnostics import Health, Status
+from crkd_ros.nodes.declare import check_changes, declared_parameters
+from crkd_ros.nodes.worker import Worker
+from crkd_ros.parameters import DetectorParameters
+from crkd_ros.pipeline import FramePipeline, Input
+
+POLL_PERIOD = 0.01
+"""Seconds between looks at deadlines."""
+IDLE = 2.0
+"""In a replay, seconds without any message after which a frame is no longer waited for."""
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+@dataclass(frozen=True)
+class _Job:
+    assembled: AssembledFrame
+    handed_over: float  # time.perf_counter
+
+
+class DetectorNode(LifecycleNode):
+    """See the module.
+
+    Attributes:
+        problem: why the last transition failed, in one sentence.
+    """
+
+    def __init__(self, name: str = "detector", **options: Any) -> None:
+        super().__init__(name, **options)
+        self.problem = ""
+        self._config: DetectorParameters = declared_parameters(self)
+        self.add_on_set_parameters_callback(check_changes)
+        self._replay = not self._config.flag("drop_frames")
+        self._detector: Detector | None = None
+        self._pipeline: FramePipeline | None = None
+        self._worker: Worker[_Job] | None = None
+        self._health = Health()
+        self._outputs: dict[str, Any] = {}
+        self._diagnostics: Any = None
+        self._active: list[tuple[str, Any]] = []  # subscriptions and timers of the active state
+        self._last_input = time.monotonic()
+
+    # ------------------------------------------------------------------------------------------------- transitions
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model and warm it up; make the publishers."""
+        started = time.perf_counter()
+        try:
+            self._detector = make_detector(self._config)
+        except cli.UserError as error:
+            self.problem = str(error)
+            self.get_logger().error(self.problem)
+            return FAILURE
+        _warm_up(self._detector, self._config)
+        self._make_publishers()
+        self.get_logger().info(
+            f"recipe '{self._detector.recipe.name}' on {self._detector.device}, ready after "
+            f"{time.perf_counter() - started:.1f} s"
+        )
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe, and start to answer."""
+        assert self._detector is not None
+        result = super().on_activate(state)
+        self._pipeline = FramePipeline(
+            self._config,
+            sweeps=self._detector.recipe.model.radar.sweeps,
+            replay=self._replay,
+            namespace=self.get_namespace(),
+            warn=self._warn,
+        )
+        self._worker = Worker(self._answer, latest_only=not self._replay, on_error=self._failed)
+        self._outputs["labels_topic"].publish(self._labels())
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        period = self._config.number("diagnostics_period")
+        self._active = [
+            ("timer", self.create_timer(POLL_PERIOD, self._poll, clock=steady)),
+            ("timer", self.create_timer(period, self._diagnose, clock=steady)),
+        ]
+        # The trigger comes last: whoever sees it subscribed knows that the others are.
+        for use in sorted(self._pipeline.inputs, key=lambda use: use.sensor == self._config.trigger):
+            self._active.append(("subscription", self._subscribe(use)))
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe, and finish the frame that is being worked on."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Drop the model and the publishers."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop whatever is running."""
+        self._stop()
+        self._release()
+        return super().on_shutdown(state)
+
+    def _stop(self) -> None:
+        for kind, entity in self._active:
+            (self.destroy_timer if kind == "timer" else self.destroy_subscription)(entity)
+        self._active = []
+        if self._worker is not None and not self._worker.stop():
+            self.get_logger().warning("the detector is still busy with its last frame; not waiting for it")
+        self._worker = None
+
+    def _release(self) -> None:
+        for publisher in self._outputs.values():
+            self.destroy_lifecycle_publisher(publisher)
+        if self._diagnostics is not None:
+            self.destroy_lifecycle_publisher(self._diagnostics)
+        self._outputs, self._diagnostics, self._detector = {}, None, None
+
+    # ------------------------------------------------------------------------------------------------------ topics
+
+    def _make_publishers(self) -> None:
+        types = {
+            "detections_topic": "vision_msgs/msg/Detection3DArray",
+            "velocities_topic": "sensor_msgs/msg/PointCloud2",
+            "markers_topic": "visualization_msgs/msg/MarkerArray",
+            "manifest_topic": "std_msgs/msg/String",
+        }
+        qos = _keep_all() if self._replay else QoSProfile(depth=10)
+        for key, type_name in types.items():
+            topic = self._config.text(key)
+            self._outputs[key] = self.create_lifecycle_publisher(_message_class(type_name), topic, qos)
+        latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+        topic = self._config.text("labels_topic")
+        self._outputs["labels_topic"] = self.create_lifecycle_publisher(LabelInfo, topic, latched)
+        self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+
+    def _subscribe(self, use: Input) -> Any:
+        raw = use.role == "reference"  # any type will do, only the header's stamp is read
+        callback = partial(self._received, use)
+        return self.create_subscription(_message_class(use.type), use.topic, callback, self._input_qos(use), raw=raw)
+
+    def _input_qos(self, use: Input) -> QoSProfile:
+        if use.role == "tf_static":
+            return QoSProfile(depth=100, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+        if self._replay:
+            return _keep_all()
+        if use.role == "tf":
+            return QoSProfile(depth=100)
+        return QoSProfile(depth=10, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+
+    def _labels(self) -> LabelInfo:
+        info = LabelInfo(threshold=float(max(0.0, self._threshold())))
+        info.header.stamp = self.get_clock().now().to_msg()
+        info.header.frame_id = self._config.text("base_frame")
+        info.class_map = [VisionClass(class_id=i, class_name=name) for i, name in enumerate(DETECTION_CLASSES)]
+        return info
+
+    # ------------------------------------------------------------------------------------------------------- input
+
+    def _now(self) -> int:
+        # A replay measures in message time; its own clock only has to go on.
+        return time.monotonic_ns() if self._replay else int(self.get_clock().now().nanoseconds)
+
+    def _received(self, use: Input, message: Any) -> None:
+        if self._pipeline is None:
+            return
+        self._last_input = time.monotonic()
+        try:
+            self._hand_over(self._pipeline.on_message(use.topic, message, self._now()))
+        except Exception:  # noqa: BLE001  # one message must not end the node
+            self._health.failed += 1
+            text = f"{use.topic}: message dropped: {traceback.format_exc()}"
+            self.get_logger().error(text, throttle_duration_sec=5.0)
+
+    def _warn(self, text: str) -> None:
+        self.get_logger().warning(text)
+
+    def _poll(self) -> None:
+        if self._pipeline is None or self._worker is None:
+            return
+        self._hand_over(self._pipeline.poll(self._now()))
+        waiting = self._replay and self._pipeline.assembler.pending > 0 and self._worker.idle
+        if waiting and time.monotonic() - self._last_input > IDLE:
+            # The recording has ended, or the player waits for the answer to this frame.
+            self._hand_over(self._pipeline.flush(self._now()))
+
+    def _hand_over(self, frames: list[AssembledFrame]) -> None:
+        for assembled in frames:
+            if self._worker is not None and self._listening():
+                self._worker.submit(_Job(assembled, time.perf_counter()))
+
+    def _listening(self) -> bool:
+        keys = ("detections_topic", "velocities_topic", "markers_topic", "manifest_topic")
+        return any(self._heard(key) for key in keys)
+
+    def _heard(self, key: str) -> bool:
+        return bool(self._outputs[key].get_subscription_count())
+
+    # ------------------------------------------------------------------------------------------------------ output
+
+    def _threshold(self) -> float:
+        return float(self.get_parameter("score_threshold").value)
+
+    def _answer(self, job: _Job) -> None:
+        """Runs in the worker thread."""
+        assert self._detector is not None
+        taken = time.perf_counter()
+        found = answer(
+            self._detector,
+            job.assembled,
+            frame_id=self._config.text("base_frame"),
+            score_threshold=self._threshold(),
+        )
+        stages = dict(self._detector.last_timings) if job.assembled.frame is not None else {}
+        stages |= {"assemble": job.assembled.waited / 1e6, "queue": 1e3 * (taken - job.handed_over)}
+        report = msgspec.structs.replace(found.report, timings_ms={k: round(v, 3) for k, v in stages.items()})
+        self._publish(Answer(found.detections, report))
+        latency = stages["assemble"] + 1e3 * (time.perf_counter() - job.handed_over)
+        self._health.answered(report, latency_ms=latency)
+
+    def _publish(self, found: Answer) -> None:
+        messages = ros_messages()
+        # The manifest goes first: whoever has the detections of a frame can expect to have it.
+        if self._heard("manifest_topic"):
+            self._outputs["manifest_topic"].publish(report_message(messages, found.report))
+        if self._heard("markers_topic"):
+            self._outputs["markers_topic"].publish(marker_array(messages, found.detections))
+        if self._heard("detections_topic") or self._heard("velocities_topic"):
+            array, velocities = detection_messages(messages, found.detections)
+            self._outputs["velocities_topic"].publish(velocities)
+            self._outputs["detections_topic"].publish(array)
+
+    def _failed(self, error: Exception) -> None:
+        """Runs in the worker thread."""
+        self._health.failed += 1
+        text = "".join(traceback.format_exception(error))
+        self.get_logger().error(f"frame dropped: {text}", throttle_duration_sec=5.0)
+
+    def _diagnose(self) -> None:
+        if self._pipeline is None or self._worker is None:
+            return
+        self._health.dropped = self._worker.dropped
+        status = self._health.status(self._pipeline, self._now(), listening=self._listening())
+        self._diagnostics.publish(self._diagnostic_array(status))
+
+    def _diagnostic_array(self, status: Status) -> DiagnosticArray:
+        array = DiagnosticArray()
+        array.header.stamp = self.get_clock().now().to_msg()
+        array.status = [
+            DiagnosticStatus(
+                level=bytes([status.level]),
+                name=f"{self.get_fully_qualified_name()}: detections",
+                message=status.message,
+                hardware_id=str(self._detector.device) if self._detector is not None else "",
+                values=[KeyValue(key=key, value=value) for key, value in status.values.items()],
+            )
+        ]
+        return array
+
+
+def _keep_all() -> QoSProfile:
+    return QoSProfile(history=QoSHistoryPolicy.KEEP_ALL, reliability=QoSReliabilityPolicy.RELIABLE)
+
+
+def _message_class(type_name: str) -> Any:
+    """The class of ``package/msg/Name``.
+
+    Raises:
+        UserError: no such package or message here.
+    """
+    package, _, name = type_name.partition("/msg/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError, ValueError):
+        raise cli.UserError(
+            f"message type '{type_name}': not found; expected package/msg/Name of a package that is sourced"
+        ) from None
+
+
+def _warm_up(detector: Detector, parameters: DetectorParameters) -> None:
+    """The first frame pays for allocations and kernel selection; better now than when it counts."""
+    black = np.zeros((900, 1600, 3), dtype=np.uint8)
+    K = np.array([[1266.0, 0.0, 800.0], [0.0, 1266.0, 450.0], [0.0, 0.0, 1.0]])
+    camera = CameraImage(black, K, np.eye(4), np.eye(4), stamp=0)
+    detector(SensorFrame(dict.fromkeys(parameters.cameras, camera), {}, 0, np.eye(4), np.eye(4)))
+
+
+def run(argv: list[str] | None = None) -> int:
+    """The node until SIGINT or SIGTERM; returns the exit code.
+
+    Raises:
+        UserError: a parameter or checkpoint that cannot be used (with ``autostart``).
+    """
+    logging.basicConfig(level=logging.INFO)
+    stopping = threading.Event()
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        stopping.set()  # again and again: a second Ctrl-C must not interrupt the clean-up
+
+    # Our own handlers: with rclpy's, a second SIGINT raises KeyboardInterrupt inside destroy_node().
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    node: DetectorNode | None = None
+    executor = SingleThreadedExecutor()
+    try:
+        node = DetectorNode()
+        executor.add_node(node)
+        if node.get_parameter("autostart").value:
+            _start(node)
+        while not stopping.is_set() and rclpy.ok():
+            _spin_once(executor, node)
+    finally:
+        if node is not None:
+            node.trigger_shutdown()
+            executor.remove_node(node)
+            node.destroy_node()
+        executor.shutdown()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _start(node: DetectorNode) -> None:
+    for step in (node.trigger_configure, node.trigger_activate):
+        if step() != SUCCESS:
+            raise cli.UserError(node.problem or f"node {node.get_name()}: {step.__name__} failed; see the log")
+    node.get_logger().info("active")
+
+
+def _spin_once(executor: SingleThreadedExecutor, node: DetectorNode) -> None:
+    try:
+        executor.spin_once(timeout_sec=0.1)
+    except Exception as error:  # noqa: BLE001  # a message that cannot even be deserialised ends here
+        node.get_logger().error(f"message dropped: {error}", throttle_duration_sec=5.0)
+
+
+def main() -> NoReturn:
+    """Entry point of the command."""
+    cli.run(lambda: run(sys.argv))
+
+
+if __name__ == "__main__":
+    main()
