@@ -88,10 +88,11 @@ def _hazy(light: Light, colours: FloatArray, distance: FloatArray) -> FloatArray
 
 def _ground_polygons(drive: Drive, view: _View) -> tuple[FloatArray, FloatArray]:
     ground = drive.ground
-    middle = ground.corners.mean(axis=1) - view.eye[:2]
+    middle = ground.middle - view.eye[:2]
     distance = np.hypot(middle[:, 0], middle[:, 1])
-    ahead = (ground.corners - view.eye[:2]) @ view.forward
-    pick = (distance < ground.reach) & (ahead.max(axis=1) > NEAR)
+    ahead, across = middle @ view.forward, np.abs(middle[:, 0] * view.forward[1] - middle[:, 1] * view.forward[0])
+    slack = ground.radius * np.hypot(1, view.tan_x)
+    pick = (distance < ground.reach) & (ahead > -ground.radius) & (across < view.tan_x * ahead + slack)
     corners = ground.corners[pick]
     points = np.concatenate([corners, np.zeros((*corners.shape[:2], 1))], axis=2)
     up = np.array([[0.0, 0.0, 1.0]])
@@ -171,13 +172,15 @@ def _paint(canvas: NDArray[np.uint8], polygons: FloatArray, colours: FloatArray,
         return
     K, side = view.K, view.side
     x, y, z = polygons[..., 0], polygons[..., 1], polygons[..., 2]
-    hidden = (z < NEAR).all(1) | (x > view.tan_x * z).all(1) | (-x > view.tan_x * z).all(1)
-    cut = ((z < NEAR) | (np.abs(x) > side * z) | (np.abs(y) > side * z)).any(axis=1)
+    nearest = _least(z)
+    cut = (nearest < NEAR) | (_greatest(np.maximum(np.abs(x), np.abs(y)) - side * z) > 0)
     safe = np.where(cut[:, None], 1.0, z)
+    u, v = K[0, 0] * x / safe + K[0, 2], K[1, 1] * y / safe + K[1, 2]
+    left, right, top, bottom = _least(u), _greatest(u), _least(v), _greatest(v)
+    outside = (right < -1) | (left > view.size.width) | (bottom < -1) | (top > view.size.height)
+    hidden = ~cut & (outside | ((right - left) * (bottom - top) < 0.2)) | (_greatest(z) < NEAR)
+    corners = np.stack([u, v], axis=-1)
     scale = 1 << _SHIFT
-    corners = np.stack([K[0, 0] * x / safe + K[0, 2], K[1, 1] * y / safe + K[1, 2]], axis=-1)
-    extent = corners.max(axis=1) - corners.min(axis=1)
-    hidden |= ~cut & ((extent[:, 0] * extent[:, 1] < 0.2) | (corners[..., 1].min(axis=1) > view.size.height))
     corners[cut] = 0
     keep = np.flatnonzero(~hidden)
     points = np.rint(corners[keep] * scale).astype(np.int32)
@@ -192,6 +195,15 @@ def _paint(canvas: NDArray[np.uint8], polygons: FloatArray, colours: FloatArray,
             uv = rest[:, :2] / rest[:, 2:] * (K[0, 0], K[1, 1]) + (K[0, 2], K[1, 2])
             outline = np.rint(uv * scale).astype(np.int32)
         cv2.fillConvexPoly(canvas, outline, tones[i], cv2.LINE_8, _SHIFT)
+
+
+def _least(a: FloatArray) -> FloatArray:
+    """Minimum over the four columns; much faster than ``a.min(axis=1)`` on so short an axis."""
+    return np.asarray(np.minimum(np.minimum(a[:, 0], a[:, 1]), np.minimum(a[:, 2], a[:, 3])))
+
+
+def _greatest(a: FloatArray) -> FloatArray:
+    return np.asarray(np.maximum(np.maximum(a[:, 0], a[:, 1]), np.maximum(a[:, 2], a[:, 3])))
 
 
 def _with_noise(image: NDArray[np.uint8], drive: Drive, mount: CameraMount, stamp_ns: int) -> NDArray[np.uint8]:

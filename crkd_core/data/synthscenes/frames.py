@@ -36,8 +36,9 @@ def camera_stamps(drive: Drive, mount: CameraMount) -> list[int]:
 
 
 def radar_stamps(drive: Drive, mount: RadarMount) -> list[int]:
-    """Stamps of one radar (13 Hz), ns."""
-    return _grid(drive, drive.config.radar_hz, mount.phase_ms)
+    """Stamps of one radar (13 Hz), ns, from the one nearest to the first key frame."""
+    first = round(-mount.phase_ms * 1e-3 * drive.config.radar_hz)
+    return _grid(drive, drive.config.radar_hz, mount.phase_ms, first)
 
 
 def camera_image(drive: Drive, mount: CameraMount, stamp_ns: int, width: int | None = None) -> CameraImage:
@@ -75,7 +76,7 @@ def frame_at(
 
     Returns:
         The frame. ``boxes`` are all actors within ``config.annotation_range``. ``num_points`` counts the newest radar
-        returns inside each box plus the LiDAR rays that meet it first (before rays are dropped at random). An actor
+        returns inside each box plus the LiDAR rays that meet it first. An actor
         that is entirely hidden has no ray; a rare radar return may still reach it around an obstacle.
 
     Raises:
@@ -152,6 +153,6 @@ def _on_grid(drive: Drive, index: int, hz: int, shift_ms: float) -> int:
     return drive.start_ns + round(index * 1_000_000 / hz + shift_ms * 1000) * 1000
 
 
-def _grid(drive: Drive, hz: int, shift_ms: float) -> list[int]:
+def _grid(drive: Drive, hz: int, shift_ms: float, first: int = 0) -> list[int]:
     count = int(np.ceil(drive.duration_s * hz - 1e-9))
-    return [_on_grid(drive, k, hz, shift_ms) for k in range(count)]
+    return [_on_grid(drive, k, hz, shift_ms) for k in range(first, count)]

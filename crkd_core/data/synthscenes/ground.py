@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -27,6 +28,16 @@ class Ground:
     corners: FloatArray
     colours: FloatArray
     reach: FloatArray
+
+    @cached_property
+    def middle(self) -> FloatArray:
+        """(M, 2)."""
+        return np.asarray(self.corners.mean(axis=1))
+
+    @cached_property
+    def radius(self) -> FloatArray:
+        """(M,) of the disc around ``middle`` that holds all corners."""
+        return np.asarray(np.linalg.norm(self.corners - self.middle[:, None], axis=2).max(axis=1))
 
 
 def build_ground(seed: int, road: Road, layout: Layout, first: float, last: float) -> Ground:

@@ -27,7 +27,7 @@ class Scan:
         azimuth: (C,) in base axes (x forward), rad.
         horizontal: (32, C) distance from the sensor's axis, m; inf where nothing was met.
         body: (32, C) int64, index of the body met, GROUND or NOTHING.
-        would_hit: (N,) rays that would meet each body were nothing in front of it.
+        would_hit: (N,) rays that would meet each body were nothing in front of it and no ray lost.
     """
 
     azimuth: FloatArray
@@ -74,11 +74,13 @@ def scan(drive: Drive, stamp_ns: int) -> Scan:
         ring, winner = ring[closer], winner[closer]
         horizontal[ring, column[winner]] = start[ring, winner]
         body[ring, column[winner]] = owner[winner]
+    lost = np.random.default_rng([drive.seed, 100, stamp_ns // 1000]).random(body.shape) < config.lidar_dropout
+    horizontal[lost], body[lost] = np.inf, NOTHING
     return Scan(azimuth, horizontal, body, would_hit)
 
 
 def lidar_sweep(drive: Drive, stamp_ns: int, result: Scan | None = None) -> LidarSweep:
-    """The points of one revolution in the LIDAR_TOP frame, with range noise and dropped rays.
+    """The points of one revolution in the LIDAR_TOP frame, with range noise.
 
     Args:
         drive: the drive.
@@ -87,8 +89,8 @@ def lidar_sweep(drive: Drive, stamp_ns: int, result: Scan | None = None) -> Lida
     """
     result = scan(drive, stamp_ns) if result is None else result
     config = drive.config
-    rng = np.random.default_rng([drive.seed, 100, stamp_ns // 1000])
-    ring, column = np.nonzero((result.body != NOTHING) & (rng.uniform(size=result.body.shape) > config.lidar_dropout))
+    rng = np.random.default_rng([drive.seed, 101, stamp_ns // 1000])
+    ring, column = np.nonzero(result.body != NOTHING)
     elevation = np.deg2rad(ELEVATIONS_DEG)[ring]
     distance = result.horizontal[ring, column] + rng.normal(0, _RANGE_NOISE, len(ring)) * np.cos(elevation)
     forward, left = distance * np.cos(result.azimuth[column]), distance * np.sin(result.azimuth[column])

@@ -60,7 +60,8 @@ class Road:
         across = np.stack([-along[..., 1], along[..., 0]], axis=-1)
         xy = self.xy[i] * (1 - f)[..., None] + self.xy[i + 1] * f[..., None]
         xy = xy + along * (s - inside)[..., None] + across * d[..., None]
-        return Placement(xy, heading, self.curvature[i] * (1 - f) + self.curvature[i + 1] * f)
+        curvature = np.where(s == inside, self.curvature[i] * (1 - f) + self.curvature[i + 1] * f, 0.0)
+        return Placement(xy, heading, curvature)
 
 
 def make_road(rng: np.random.Generator, start: float, end: float) -> Road:

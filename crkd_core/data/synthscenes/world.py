@@ -250,7 +250,7 @@ def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float =
     layout = make_layout(rng)
     profiles, crossing = make_profiles(rng, layout, duration_s)
     travelled = profiles.covered_by(EGO, duration_s)
-    road = make_road(rng, -400.0, travelled + 400.0)
+    road = make_road(rng, -150.0, travelled + 150.0)
     crossing_s = float(rng.uniform(9, 16)) if crossing else None
     cast = _populated(rng, layout, profiles, travelled, duration_s, config.density, crossing_s)
     draft = Drive(
