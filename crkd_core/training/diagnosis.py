@@ -179,11 +179,11 @@ def _center_hints(m: Matched) -> list[str]:
             f"centres lie half a box height {side} the truth (bottom centre taken for geometric centre?); "
             "the metric does not see z, a robot does"
         )
-    local = np.median(_turned(offset[:, :2], -m.ego_yaws), axis=0)
+    local = np.median(_turned(offset[:, :2], -m.ego_yaws), axis=0).round(2) + 0.0  # no -0.00
     spread = np.median(np.abs(_turned(offset[:, :2], -m.ego_yaws) - local), axis=0)
     if np.linalg.norm(local) > 0.3 and np.linalg.norm(local) > 2 * np.linalg.norm(spread):
         hints.append(
-            f"centres are shifted by a constant ({local[0]:+.2f}, {local[1]:+.2f}) m (forward, left) "
+            f"centres are shifted by a constant ({local[0]:.2f}, {local[1]:.2f}) m (forward, left) "
             "(a sensor's mounting offset left out?)"
         )
     speed = np.linalg.norm(np.nan_to_num(m.truth.velocities), axis=1)

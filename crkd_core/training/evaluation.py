@@ -71,9 +71,13 @@ def evaluate(
     true_boxes = _filtered(_true_boxes(truth), truth, config)
     # The order of the results decides between equal scores, as in the devkit.
     ordered = [token for token in results if token in truth]
-    found_boxes = _filtered(_found_boxes(results, ordered, truth), truth, config)
+    found_boxes = _found_boxes(results, ordered, truth)
+    # Boxes in a wrong frame are out of range: the diagnosis sees what the filter, which works in place, takes away.
+    unfiltered = dict(found_boxes.boxes)
+    found_boxes = _filtered(found_boxes, truth, config)
     figures = _figures(true_boxes, found_boxes, config, progress=progress)
-    return _as_metrics(figures, true_boxes, found_boxes, truth)
+    hints = diagnosis(matched(true_boxes.boxes, unfiltered, truth))
+    return _as_metrics(figures, true_boxes, found_boxes, samples=len(truth), hints=hints)
 
 
 def _true_boxes(truth: Mapping[str, SampleTruth]) -> Any:
@@ -184,7 +188,7 @@ def _figures(true_boxes: Any, found_boxes: Any, config: Any, *, progress: bool) 
     return figures
 
 
-def _as_metrics(figures: Any, true_boxes: Any, found_boxes: Any, truth: Mapping[str, SampleTruth]) -> Metrics:
+def _as_metrics(figures: Any, true_boxes: Any, found_boxes: Any, *, samples: int, hints: tuple[str, ...]) -> Metrics:
     classes: dict[str, ClassMetrics] = {}
     for name, mean_ap in figures.mean_dist_aps.items():
         classes[name] = ClassMetrics(
@@ -197,7 +201,7 @@ def _as_metrics(figures: Any, true_boxes: Any, found_boxes: Any, truth: Mapping[
     errors = {name: finite_or_none(value) for name, value in figures.tp_errors.items()}
     present, names = present_summary(classes)
     return Metrics(
-        samples=len(truth),
+        samples=samples,
         official=Summary(
             mAP=float(figures.mean_ap),
             NDS=float(figures.nd_score),
@@ -210,5 +214,5 @@ def _as_metrics(figures: Any, true_boxes: Any, found_boxes: Any, truth: Mapping[
         present=present,
         present_classes=names,
         classes=classes,
-        hints=diagnosis(matched(true_boxes.boxes, found_boxes.boxes, truth)),
+        hints=hints,
     )
