@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crkd_core.config import HeadConfig
@@ -63,6 +65,43 @@ class CenterHead(nn.Module):
         """(B, in_channels, nx, ny) -> the raw maps of each task."""
         shared = self.shared(bev)
         return tuple(task(shared) for task in self.tasks)
+
+    def heatmaps(self, bev: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The first half of ``forward``: the shared map (B, channels, nx, ny), and the heat map logits of each task.
+
+        The box maps matter only at the peaks of the heat maps; ``codes_at`` computes them there.
+        """
+        shared = self.shared(bev)
+        return shared, [task["heatmap"](shared) for task in self.tasks]  # type: ignore[index]
+
+    def codes_at(self, task: int, shared: Tensor, sample: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """The box maps of one task at K cells, equal to those of ``forward``: (K, 10) float32, see ``BOX_MAPS``.
+
+        Args:
+            task: its position in ``TASKS``.
+            shared: (B, channels, nx, ny), see ``heatmaps``.
+            sample: (K,) int64.
+            row: (K,) int64, cell along x.
+            column: (K,) int64, cell along y.
+        """
+        _, channels, nx, ny = shared.shape
+        # A value depends on the 5 x 5 cells around it; beyond the border both convolutions see zeros.
+        steps = torch.arange(5, device=shared.device)
+        rows, columns = row[:, None] + steps, column[:, None] + steps
+        cells = F.pad(shared, (2, 2, 2, 2)).permute(0, 2, 3, 1).reshape(-1, channels)
+        index = (sample[:, None, None] * (nx + 4) + rows[:, :, None]) * (ny + 4) + columns[:, None]
+        patches = cells[index].permute(0, 3, 1, 2)
+        inner_rows, inner_columns = rows[:, 1:4] - 2, columns[:, 1:4] - 2
+        inside = ((inner_rows >= 0) & (inner_rows < nx))[:, :, None] & ((inner_columns >= 0) & (inner_columns < ny))[
+            :, None
+        ]
+        codes = []
+        for name, _ in BOX_MAPS:
+            first, last = self.tasks[task][name]  # type: ignore[index]
+            middle = first.relu(first.bn(F.conv2d(patches, first.conv.weight, first.conv.bias)))
+            value = F.conv2d(torch.where(inside[:, None], middle, 0.0), last.weight, last.bias)
+            codes.append(value.flatten(1))
+        return torch.cat(codes, dim=1).float()
 
 
 class TaskHead(nn.ModuleDict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from crkd_core.config import HeadConfig
 from crkd_core.geometry.grid import BevGrid
-from crkd_core.models.center_head import TASK_FIRST_LABEL, TaskMaps
+from crkd_core.models.center_head import BOX_MAPS, TASK_FIRST_LABEL, TaskMaps
 from crkd_core.ops.nms import nms_circle, nms_rotated
 
 Z_LIMIT = 10.0
@@ -41,8 +42,27 @@ class Decoded:
     labels: Tensor
 
 
+@dataclass(frozen=True)
+class Peaks:
+    """The K highest cells of one task's heat maps over the score threshold, by sample, then by falling score.
+
+    Attributes:
+        sample: (K,) int64.
+        label: (K,) int64, class within the task.
+        row: (K,) int64, cell along x.
+        column: (K,) int64, cell along y.
+        score: (K,) float32.
+    """
+
+    sample: Tensor
+    label: Tensor
+    row: Tensor
+    column: Tensor
+    score: Tensor
+
+
 @torch.no_grad()
-def decode(tasks: tuple[TaskMaps, ...], grid: BevGrid, head: HeadConfig) -> list[Decoded]:
+def decode(tasks: Sequence[TaskMaps], grid: BevGrid, head: HeadConfig) -> list[Decoded]:
     """Boxes of every sample of a batch. Computes in float32 whatever the maps' type.
 
     Args:
@@ -50,64 +70,86 @@ def decode(tasks: tuple[TaskMaps, ...], grid: BevGrid, head: HeadConfig) -> list
         grid: their cells.
         head: score threshold and limits.
     """
-    peaks = [task_peaks(maps, grid, head) for maps in tasks]
-    return [_suppressed([(b[i], s[i], c[i], v[i]) for b, s, c, v in peaks], head) for i in range(len(peaks[0][0]))]
+    peaks = [find_peaks(maps.heatmap, head) for maps in tasks]
+    codes = [gather_codes(maps, p) for maps, p in zip(tasks, peaks, strict=True)]
+    return decode_peaks(peaks, codes, grid, head, batch_size=len(tasks[0].heatmap))
 
 
-def task_peaks(maps: TaskMaps, grid: BevGrid, head: HeadConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The highest cells of a task's heat maps as boxes, before suppression.
+def find_peaks(heatmap: Tensor, head: HeadConfig) -> Peaks:
+    """The highest cells of a task's heat maps, ``head.max_boxes`` per sample at most.
 
     Args:
-        maps: raw maps of one task.
-        grid: their cells.
+        heatmap: (B, C, nx, ny) logits.
         head: limits.
-
-    Returns:
-        (B, K, 9) boxes with GEOMETRIC centres, (B, K) scores by falling score, (B, K) class within the task, and (B, K)
-        bool: score and centre within the limits. K is ``head.max_boxes``, or less on a small grid.
     """
-    batch, classes, nx, ny = maps.heatmap.shape
-    logits = maps.heatmap.float().reshape(batch, classes * nx * ny)
-    scores, index = logits.topk(min(head.max_boxes, logits.shape[1]))
-    scores = scores.sigmoid()
-    label, cell = index // (nx * ny), index % (nx * ny)
-
-    def at_cell(values: Tensor) -> Tensor:
-        flat = values.flatten(2).transpose(1, 2)
-        return flat.gather(1, cell[..., None].expand(-1, -1, flat.shape[2])).float()
-
-    reg, rot = at_cell(maps.reg), at_cell(maps.rot)
-    x = (cell // ny + reg[..., 0]) * grid.cell[0] + grid.lower[0]
-    y = (cell % ny + reg[..., 1]) * grid.cell[1] + grid.lower[1]
-    center = torch.cat([x[..., None], y[..., None], at_cell(maps.height)], dim=-1)
-    yaw = torch.atan2(rot[..., 0], rot[..., 1])[..., None]
-    boxes = torch.cat([center, at_cell(maps.dim).exp(), yaw, at_cell(maps.vel)], dim=-1)
-    limit = center.new_tensor([head.detection_range, head.detection_range, Z_LIMIT])
-    valid = (scores > head.score_threshold) & (center.abs() <= limit).all(-1)
-    return boxes, scores, label, valid
+    batch, classes, nx, ny = heatmap.shape
+    logits = heatmap.float().reshape(batch, classes * nx * ny)
+    logits, index = logits.topk(min(head.max_boxes, logits.shape[1]))
+    scores = logits.sigmoid()
+    sample, rank = (scores > head.score_threshold).nonzero(as_tuple=True)
+    index = index[sample, rank]
+    cell = index % (nx * ny)
+    return Peaks(sample, index // (nx * ny), cell // ny, cell % ny, scores[sample, rank])
 
 
-def _suppressed(peaks: list[tuple[Tensor, Tensor, Tensor, Tensor]], head: HeadConfig) -> Decoded:
-    device = peaks[0][0].device
-    boxes, scores, labels = [], [], []
-    for task, (task_boxes, task_scores, task_labels, valid) in enumerate(zip(*_on_host(peaks), strict=True)):
-        b, s, c = task_boxes[valid], task_scores[valid], task_labels[valid]
-        radius = CIRCLE_SQUARED_DISTANCE[task]
-        if radius is not None:
-            kept = nms_circle(b[:, :2], s, radius, max_kept=head.post_max_boxes)
-        else:
-            scale = torch.tensor(NMS_SIZE_SCALE[task])[c][:, None]
-            flat = torch.cat([b[:, :2], b[:, 3:5] * scale, b[:, 6:7]], dim=1)
-            kept = nms_rotated(flat, s, IOU_THRESHOLD, max_kept=head.post_max_boxes)
-        boxes.append(b[kept])
-        scores.append(s[kept])
-        labels.append(c[kept] + TASK_FIRST_LABEL[task])
-    merged = torch.cat(boxes)
-    merged[:, 2] -= 0.5 * merged[:, 5]
-    return Decoded(merged.to(device), torch.cat(scores).to(device), torch.cat(labels).to(device))
+def gather_codes(maps: TaskMaps, peaks: Peaks) -> Tensor:
+    """(K, 10) float32, the box maps of a task at its peaks, in the order of ``BOX_MAPS``."""
+    values = [getattr(maps, name)[peaks.sample, :, peaks.row, peaks.column] for name, _ in BOX_MAPS]
+    return torch.cat(values, dim=1).float()
 
 
-def _on_host(peaks: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> list[list[Tensor]]:
-    """Boxes, scores, labels, validity, each a list by task, brought to the CPU in one go each."""
-    counts = [len(p[1]) for p in peaks]
-    return [list(torch.cat(column).cpu().split(counts)) for column in zip(*peaks, strict=True)]
+@torch.no_grad()
+def decode_peaks(
+    peaks: Sequence[Peaks], codes: Sequence[Tensor], grid: BevGrid, head: HeadConfig, *, batch_size: int
+) -> list[Decoded]:
+    """Boxes of every sample, after suppression.
+
+    Args:
+        peaks: of each task.
+        codes: per task (K, 10), see ``gather_codes``.
+        grid: the cells of the maps.
+        head: limits.
+        batch_size: number of samples B.
+    """
+    device = peaks[0].score.device
+    by_sample: list[list[Decoded]] = [[] for _ in range(batch_size)]
+    for task, (found, code) in enumerate(zip(peaks, codes, strict=True)):
+        # One suppression needs few boxes and many steps: the CPU does it.
+        boxes = peak_boxes(found, code, grid).cpu()
+        samples, scores, labels = found.sample.cpu(), found.score.cpu(), found.label.cpu()
+        limit = boxes.new_tensor([head.detection_range, head.detection_range, Z_LIMIT])
+        valid = (boxes[:, :3].abs() <= limit).all(1)
+        for sample, results in enumerate(by_sample):
+            pick = valid & (samples == sample)
+            results.append(_suppressed(task, boxes[pick], scores[pick], labels[pick], head))
+    return [
+        Decoded(
+            torch.cat([r.boxes for r in results]).to(device),
+            torch.cat([r.scores for r in results]).to(device),
+            torch.cat([r.labels for r in results]).to(device),
+        )
+        for results in by_sample
+    ]
+
+
+def peak_boxes(peaks: Peaks, codes: Tensor, grid: BevGrid) -> Tensor:
+    """(K, 9) boxes with GEOMETRIC centres: x, y, z, w, l, h, r, vx, vy."""
+    offset, z, log_size, heading, velocity = codes.split([channels for _, channels in BOX_MAPS], dim=1)
+    cell = torch.stack([peaks.row, peaks.column], dim=1)
+    xy = (cell + offset) * codes.new_tensor(grid.cell) + codes.new_tensor(grid.lower)
+    r = torch.atan2(heading[:, :1], heading[:, 1:])
+    return torch.cat([xy, z, log_size.exp(), r, velocity], dim=1)
+
+
+def _suppressed(task: int, boxes: Tensor, scores: Tensor, labels: Tensor, head: HeadConfig) -> Decoded:
+    radius = CIRCLE_SQUARED_DISTANCE[task]
+    if radius is not None:
+        kept = nms_circle(boxes[:, :2], scores, radius, max_kept=head.post_max_boxes)
+    else:
+        scale = torch.tensor(NMS_SIZE_SCALE[task])[labels][:, None]
+        flat = torch.cat([boxes[:, :2], boxes[:, 3:5] * scale, boxes[:, 6:7]], dim=1)
+        kept = nms_rotated(flat, scores, IOU_THRESHOLD, max_kept=head.post_max_boxes)
+    boxes = boxes[kept]
+    bottom = boxes[:, 2:3] - 0.5 * boxes[:, 5:6]
+    boxes = torch.cat([boxes[:, :2], bottom, boxes[:, 3:]], dim=1)
+    return Decoded(boxes, scores[kept], labels[kept] + TASK_FIRST_LABEL[task])

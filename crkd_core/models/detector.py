@@ -11,7 +11,7 @@ from crkd_core.config import CameraConfig, Recipe, RecipeError
 from crkd_core.geometry.grid import BevGrid
 from crkd_core.models.bev_decoder import BevDecoder
 from crkd_core.models.center_head import CenterHead, TaskMaps
-from crkd_core.models.decode import Decoded, decode
+from crkd_core.models.decode import Decoded, decode, decode_peaks, find_peaks
 from crkd_core.models.fusers import build_fuser
 from crkd_core.models.necks import GeneralizedLSSFPN, SecondFPN
 from crkd_core.models.radar_encoder import RadarEncoder
@@ -117,6 +117,22 @@ class FusionDetector(nn.Module):
         fused, camera_gated, _ = self.fuser(camera, radar)
         tasks = self.head(self.decoder(fused))
         return FusionOutput(tasks, camera_gated, fused, radar, activation)
+
+    @torch.no_grad()
+    def detect(self, inputs: NetworkInput) -> list[Decoded]:
+        """Boxes of each sample: what ``decode(self(inputs))`` gives (up to rounding), by less work on a CPU.
+
+        There the box maps are computed at the peaks of the heat maps only; a GPU has them all before it could wait for
+        the peaks.
+        """
+        if inputs.bev_augment.device.type != "cpu":
+            return self.decode(self(inputs))
+        camera = self.camera(inputs)
+        radar, _ = self.radar(inputs.radar, inputs.radar_sample, inputs.batch_size)
+        shared, heatmaps = self.head.heatmaps(self.decoder(self.fuser(camera, radar)[0]))
+        peaks = [find_peaks(heatmap, self.recipe.model.head) for heatmap in heatmaps]
+        codes = [self.head.codes_at(t, shared, p.sample, p.row, p.column) for t, p in enumerate(peaks)]
+        return decode_peaks(peaks, codes, self.grid, self.recipe.model.head, batch_size=inputs.batch_size)
 
     def decode(self, output: FusionOutput) -> list[Decoded]:
         """Boxes of each sample, after non-maximum suppression, see ``decode.decode``."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 import crkd_core.models
-from crkd_core.config import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
+from crkd_core.config import HeadConfig, Recipe, load_recipe, recipe_from_dict, recipe_to_dict
+from crkd_core.models.center_head import CenterHead
 from crkd_core.models.center_loss import center_loss
 from crkd_core.models.center_targets import center_targets
 from crkd_core.models.detector import FusionDetector
@@ -143,6 +144,40 @@ def test_what_targets_say_is_what_decode_reads() -> None:
     order = found.labels.argsort()
     assert torch.equal(found.labels[order], labels[0])
     torch.testing.assert_close(found.boxes[order], boxes[0], rtol=1e-4, atol=1e-4)
+
+
+def test_detect_gives_the_boxes_of_the_whole_maps() -> None:
+    torch.manual_seed(0)
+    model = FusionDetector(small_recipe(head={"max_boxes": 900, "post_max_boxes": 900})).eval()
+    for module in model.modules():  # fresh statistics would leave the maps nearly flat
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)  # type: ignore[arg-type]
+    inputs = random_input((2, 1), (40, 25))
+    for task in model.head.tasks:
+        torch.nn.init.constant_(task["heatmap"][1].bias, 0.0)  # type: ignore[index]
+    with torch.inference_mode():
+        expected, found = model.decode(model(inputs)), model.detect(inputs)
+    for a, b in zip(expected, found, strict=True):
+        assert len(a.boxes) > 100
+        assert torch.equal(a.labels, b.labels)
+        torch.testing.assert_close(a.scores, b.scores, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(a.boxes, b.boxes, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_box_codes_at_every_cell_are_those_of_the_maps() -> None:
+    torch.manual_seed(0)
+    head = CenterHead(6, HeadConfig(channels=5)).eval()
+    for module in head.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # zero-padding then differs from a convolution of zeros
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)  # type: ignore[arg-type]
+    bev = torch.randn(2, 6, 7, 5)
+    maps, (shared, heatmaps) = head(bev), head.heatmaps(bev)
+    sample, row, column = torch.ones(2, 7, 5).nonzero(as_tuple=True)
+    for t, task in enumerate(maps):
+        assert torch.equal(heatmaps[t], task.heatmap)
+        whole = torch.cat([task.reg, task.height, task.dim, task.rot, task.vel], dim=1).permute(0, 2, 3, 1)
+        torch.testing.assert_close(head.codes_at(t, shared, sample, row, column), whole.reshape(-1, 10))
 
 
 def test_unknown_velocity_does_not_count() -> None:

@@ -13,7 +13,7 @@ from crkd_core.geometry.grid import BevGrid
 from crkd_core.models.center_head import BOX_MAPS, TASKS, TaskMaps
 from crkd_core.models.center_loss import center_loss
 from crkd_core.models.center_targets import draw_targets, gaussian_radius
-from crkd_core.models.decode import decode, task_peaks
+from crkd_core.models.decode import decode, find_peaks, gather_codes, peak_boxes
 
 pytestmark = pytest.mark.golden
 Load = Callable[[str], Any]
@@ -70,12 +70,13 @@ def test_peaks(load_golden: Load) -> None:
     g = load_golden("center_head_get_bboxes")
     grid = square_grid(g.meta["half_extent"], g.meta["cells"])
     for t, maps in enumerate(task_maps(g, "in.pred.")):
-        boxes, scores, labels, valid = task_peaks(maps, grid, HeadConfig())
+        peaks = find_peaks(maps.heatmap, HeadConfig())
+        boxes = peak_boxes(peaks, gather_codes(maps, peaks), grid)
         for sample in range(2):
-            prefix, keep = f"out.decode.task{t}.sample{sample}.", valid[sample]
-            torch.testing.assert_close(scores[sample][keep], g[prefix + "scores"], rtol=1e-6, atol=1e-6)
-            torch.testing.assert_close(boxes[sample][keep], g[prefix + "bboxes"], rtol=1e-5, atol=1e-5)
-            assert torch.equal(labels[sample][keep], g[prefix + "labels"].long())
+            prefix, keep = f"out.decode.task{t}.sample{sample}.", peaks.sample == sample
+            torch.testing.assert_close(peaks.score[keep], g[prefix + "scores"], rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(boxes[keep], g[prefix + "bboxes"], rtol=1e-5, atol=1e-5)
+            assert torch.equal(peaks.label[keep], g[prefix + "labels"].long())
 
 
 def test_decode_keeps_the_same_boxes(load_golden: Load) -> None:
