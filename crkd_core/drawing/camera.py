@@ -111,7 +111,7 @@ def project(corners: FloatArray, K: FloatArray, size: tuple[int, int]) -> Projec
     in_front = (corners[..., 2] > NEAR).any(axis=1)
     ends, seen = _clipped_segments(corners[in_front][:, EDGES])
     pixels = _pixels(ends, K)
-    points = np.where(seen[..., None, None], pixels, np.nan).reshape(len(pixels), -1, 2)
+    points = np.where(seen[..., None, None], pixels, np.nan).reshape(len(pixels), 2 * len(EDGES), 2)
     low, high = np.nanmin(points, axis=1), np.nanmax(points, axis=1)
     in_view = (high >= 0).all(axis=1) & (low < size).all(axis=1)
     boxes = np.flatnonzero(in_front)
