@@ -37,6 +37,11 @@ DEFAULT_CAMERAS = ["cam_front", "cam_front_right", "cam_front_left", "cam_back",
 DEFAULT_RADARS = ["radar_front", "radar_front_left", "radar_front_right", "radar_back_left", "radar_back_right"]
 
 
+REPLAY_DEADLINE = 500_000_000
+"""In a replay a sensor is given up when the others are ahead of it by this much, ns: more than topics overtake each
+other on their way through a graph. Waiting costs nothing there."""
+
+
 class ParameterError(UserError):
     """A parameter that cannot be used: which one, what was expected, what was given."""
 
@@ -215,6 +220,7 @@ class DetectorParameters:
             sweeps: radar sweeps the model uses.
             replay: waiting times in message time, no sensor is given up; else on the receiver's clock.
         """
+        deadline = self.nanoseconds("deadline_ms")
         return AssemblerConfig(
             cameras={name: camera.offset for name, camera in self.cameras.items()},
             radars=tuple(self.radars),
@@ -226,7 +232,7 @@ class DetectorParameters:
             radar_min_period=self.nanoseconds("radar_min_period_ms"),
             radar_staleness=self.nanoseconds("radar_staleness_ms"),
             radar_max_age=self.nanoseconds("radar_max_age_ms"),
-            deadline=self.nanoseconds("deadline_ms"),
+            deadline=max(deadline, REPLAY_DEADLINE) if replay else deadline,
             deadline_clock="messages" if replay else "now",
             silent=0 if replay else self.nanoseconds("silent_ms"),
             stale_after=0 if replay else self.nanoseconds("stale_after_ms"),

@@ -51,7 +51,8 @@ class PlayOptions:
         lossless: wait for answers.
         trigger: the topic whose messages are answered.
         answer: the topic of the answers.
-        horizon: how far to run ahead of the oldest unanswered trigger, s of recorded time.
+        horizon: how far to run ahead of the oldest unanswered trigger, s of recorded time; more than the period of the
+            slowest sensor plus the detector's deadline, since a frame may wait for each sensor's next message.
         answer_timeout: how long to wait for one answer, s.
         wait: how long to wait for subscribers before the first message, s; 0: do not wait.
     """
@@ -63,7 +64,7 @@ class PlayOptions:
     lossless: bool = False
     trigger: str = image_topic("cam_front")
     answer: str = DETECTIONS
-    horizon: float = 0.5
+    horizon: float = 2.0
     answer_timeout: float = 60.0
     wait: float = 30.0
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum
 
@@ -20,6 +21,9 @@ from crkd_core.runtime.rig import AssemblerConfig, Rig
 from crkd_core.runtime.selection import AnyTrack, Choice, Image, Points, Request, Selector
 from crkd_core.runtime.track import Track
 from crkd_core.types import SensorFrame
+
+MAX_PENDING = 64
+"""Frames that may wait at a time; with one more, the oldest goes as it is."""
 
 
 class FrameState(str, Enum):
@@ -71,6 +75,7 @@ class FrameAssembler:
         """
         self.config = config
         self.counts: Counter[str] = Counter()
+        self._rig = rig
         self._on_jump = on_jump
         self._cameras: dict[str, Track[Image]] = {name: Track(config.camera_capacity) for name in config.cameras}
         self._radars: dict[str, Track[Points]] = {name: Track(config.sweeps + 64) for name in config.radars}
@@ -81,6 +86,7 @@ class FrameAssembler:
         self._last_trigger: tuple[int, int] | None = None  # stamp and arrival of the newest trigger
         self._started: int | None = None
         self._now: int | None = None
+        self._given_up: set[str] = set()  # context that a replay no longer waits for
         self._reported_silence = 0
         self._reported_jump: int | None = None
         self._stragglers: tuple[int, int] | None = None  # after a jump: drop stamps beyond, until (caller's clock)
@@ -130,7 +136,10 @@ class FrameAssembler:
         """No more messages will come: every pending frame as it stands."""
         frames = []
         while self._pending:
-            frames.append(self._report(self._pending.pop(0), now))
+            request = self._pending.pop(0)
+            choice = self._selector.choose(request)
+            self._given_up |= choice.context.keys()
+            frames.append(self._report(request, now, choice))
         return frames
 
     def reset(self) -> None:
@@ -138,6 +147,8 @@ class FrameAssembler:
         for track in self._tracks().values():
             track.clear()
         self._pending.clear()
+        self._given_up.clear()
+        self._reported_silence = 0
         self._last_stamp = self._last_trigger = self._started = self._now = self._stragglers = None
 
     # ------------------------------------------------------------------------------------------------ diagnostics
@@ -221,12 +232,32 @@ class FrameAssembler:
         while self._pending:
             request = self._pending[0]
             choice = self._selector.choose(request)
-            waiting = set(choice.waiting) - self._silent(now)
-            if waiting and not self._overdue(request, choice, now):
+            overfull = len(self._pending) > MAX_PENDING
+            if not overfull and self._must_wait(request, choice, now):
                 break
+            if overfull:
+                self._given_up |= choice.context.keys()
             self._pending.pop(0)
             frames.append(self._report(request, now, choice))
         return frames
+
+    def _must_wait(self, request: Request, choice: Choice, now: int) -> bool:
+        missing = choice.waiting.keys() - self._silent(now)
+        if self.config.deadline_clock == "now":
+            return bool(missing or choice.context) and now - request.opened < self.config.deadline
+        # Poses come a hundred times a second and lag behind where messages are taken from each topic in turn; a replay
+        # waits for them, and for calibration, until it is clear that there are none.
+        self._given_up &= choice.context.keys()
+        if self._last_stamp is not None and self._rig.covers(self._last_stamp):
+            self._given_up.discard("pose")
+        return bool(choice.context.keys() - self._given_up) or bool(missing and not self._overtaken(request, missing))
+
+    def _overtaken(self, request: Request, missing: AbstractSet[str]) -> bool:
+        """Whether every other sensor is ahead by more than the deadline: the missing ones are not coming."""
+        others = [track.newest for name, track in self._tracks().items() if name not in missing]
+        return bool(others) and all(
+            newest is not None and newest > request.instant + self.config.deadline for newest in others
+        )
 
     def _silence(self, now: int) -> list[AssembledFrame]:
         """One STALE frame per ``stale_after`` without any trigger."""
@@ -249,17 +280,8 @@ class FrameAssembler:
         since = {name: track.last[1] if track.last else self._started for name, track in self._tracks().items()}
         return {name for name, arrival in since.items() if now - arrival > self.config.silent}
 
-    def _overdue(self, request: Request, choice: Choice, now: int) -> bool:
-        if self.config.deadline_clock == "now":
-            return now - request.opened >= self.config.deadline
-        complete = [track.newest for name, track in self._tracks().items() if name not in choice.waiting]
-        # A sensor that is complete has a newest stamp; all of them ahead means that the others are not coming.
-        return bool(complete) and all(
-            newest is not None and newest > request.instant + self.config.deadline for newest in complete
-        )
-
-    def _report(self, request: Request, now: int, choice: Choice | None = None) -> AssembledFrame:
-        frame, reasons = self._selector.build(request, choice or self._selector.choose(request))
+    def _report(self, request: Request, now: int, choice: Choice) -> AssembledFrame:
+        frame, reasons = self._selector.build(request, choice)
         state = FrameState.STALE if frame is None else FrameState.DEGRADED if reasons else FrameState.NOMINAL
         self.counts[state.value] += 1
         self._last_stamp = request.stamp

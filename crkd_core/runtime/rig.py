@@ -29,8 +29,9 @@ class AssemblerConfig:
             radar's newest one is not used.
         radar_max_age: a radar whose newest sweep is older makes the frame DEGRADED.
         deadline: how long a frame waits for its sensors after its trigger.
-        deadline_clock: ``now``: measured on the caller's clock (live). ``messages``: passed as soon as every sensor
-            that is complete has sent a message that much newer than the instant (replay at any speed).
+        deadline_clock: ``now``: measured on the caller's clock (live). ``messages`` (replay at any speed): a sensor is
+            given up as soon as all others have sent messages that much newer than the instant; poses and calibration
+            are waited for until ``flush``.
         silent: a sensor that sent nothing for so long (on the caller's clock) is not waited for; 0: always wait.
         stale_after: without a trigger for so long (on the caller's clock) an empty STALE frame is reported; 0: never.
         jump: stamps of one sensor that go back by more than this mean that time began anew (a looping bag).

@@ -40,12 +40,14 @@ class Choice:
     Attributes:
         images: camera -> stamp and image.
         sweeps: radar -> stamps and points, newest first.
-        waiting: sensor, ``pose`` or ``bev`` -> why its choice is not final.
+        waiting: sensor -> why its choice is not final: its own messages may still change it.
+        context: sensor, ``pose`` or ``bev`` -> what is not known yet to place it.
     """
 
     images: dict[str, tuple[int, Image]] = field(default_factory=dict)
     sweeps: dict[str, list[tuple[int, Points]]] = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
+    context: dict[str, str] = field(default_factory=dict)
 
 
 class Selector:
@@ -72,9 +74,9 @@ class Selector:
             self._add_sweeps(name, request, choice)
         stamps = [pick[0] for pick in choice.images.values()] + [picks[0][0] for picks in choice.sweeps.values()]
         if not self._rig.covers(max([request.stamp, *stamps])):
-            choice.waiting["pose"] = "pose: newest one is older than the measurements"
+            choice.context["pose"] = "pose: newest one is older than the measurements"
         if self._rig.bev() is None:
-            choice.waiting["bev"] = f"bev: {self._rig.problem('bev')}"
+            choice.context["bev"] = f"bev: {self._rig.problem('bev')}"
         return choice
 
     def _add_image(self, name: str, request: Request, choice: Choice) -> None:
@@ -88,7 +90,7 @@ class Selector:
         if not final:
             choice.waiting[name] = self._late(name, request)
         elif self._rig.camera(name) is None:
-            choice.waiting[name] = f"{name}: {self._rig.problem(name)}"
+            choice.context[name] = f"{name}: {self._rig.problem(name)}"
 
     def _add_sweeps(self, name: str, request: Request, choice: Choice) -> None:
         picks, final = radar_choice(self._radars[name], request.instant, self._config)
@@ -97,7 +99,7 @@ class Selector:
         if not final:
             choice.waiting[name] = self._late(name, request)
         elif self._rig.radar(name) is None:
-            choice.waiting[name] = f"{name}: {self._rig.problem(name)}"
+            choice.context[name] = f"{name}: {self._rig.problem(name)}"
 
     def build(self, request: Request, choice: Choice) -> tuple[SensorFrame | None, tuple[str, ...]]:
         """The frame as chosen (None where there is nothing to run on), and what is wrong with it.
@@ -112,8 +114,8 @@ class Selector:
             return None, (f"bev: {self._rig.problem('bev')}",)
         cameras = self._placed_images(choice, reasons)
         radars = self._placed_sweeps(request, choice, reasons)
-        if "pose" in choice.waiting:
-            reasons["pose"] = choice.waiting["pose"]
+        if "pose" in choice.context:
+            reasons["pose"] = choice.context["pose"]
         frame = SensorFrame(cameras, radars, request.stamp, T_world_from_base, T_base_from_bev)
         return frame if cameras or radars else None, tuple(reasons.values())
 
@@ -132,7 +134,7 @@ class Selector:
             stamp, image = choice.images[name]
             calibration, T = self._rig.camera(name), self._rig.pose(stamp)
             if calibration is None:
-                reasons[name] = choice.waiting.get(name) or f"{name}: {self._rig.problem(name)}"
+                reasons[name] = f"{name}: {self._rig.problem(name)}"
             elif T is None:
                 reasons[name] = f"{name}: no pose at its stamp"
             else:
@@ -150,7 +152,7 @@ class Selector:
                 continue
             T_base_from_radar = self._rig.radar(name)
             if T_base_from_radar is None:
-                reasons[name] = choice.waiting.get(name) or f"{name}: {self._rig.problem(name)}"
+                reasons[name] = f"{name}: {self._rig.problem(name)}"
                 continue
             posed = [(stamp, points, self._rig.pose(stamp)) for stamp, points in choice.sweeps[name]]
             sweeps = [RadarSweep(p, T_base_from_radar, T, stamp) for stamp, p, T in posed if T is not None]

@@ -45,8 +45,8 @@ from crkd_ros.pipeline import FramePipeline, Input
 
 POLL_PERIOD = 0.01
 """Seconds between looks at deadlines."""
-IDLE = 2.0
-"""In a replay, seconds without any message after which a frame is no longer waited for."""
+IDLE = 5.0
+"""In a replay, seconds without any message after which the recording has ended: pending frames go as they are."""
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -216,10 +216,13 @@ class DetectorNode(LifecycleNode):
         if self._pipeline is None or self._worker is None:
             return
         self._hand_over(self._pipeline.poll(self._now()))
-        waiting = self._replay and self._pipeline.assembler.pending > 0 and self._worker.idle
-        if waiting and time.monotonic() - self._last_input > IDLE:
-            # The recording has ended, or the player waits for the answer to this frame.
-            self._hand_over(self._pipeline.flush(self._now()))
+        if self._replay and self._pipeline.assembler.pending:
+            # A player that waits for an answer sends nothing while the detector works: count from its last answer.
+            quiet = min(time.monotonic() - self._last_input, self._worker.idle_for)
+            if quiet > IDLE:
+                frames = self._pipeline.flush(self._now())
+                self._warn(f"no message for {quiet:.0f} s: {len(frames)} frames go with what has come")
+                self._hand_over(frames)
 
     def _hand_over(self, frames: list[AssembledFrame]) -> None:
         for assembled in frames:

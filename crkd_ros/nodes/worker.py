@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
 
 
 class Worker(Generic[T]):
@@ -36,16 +34,17 @@ class Worker(Generic[T]):
         self._on_error = on_error
         self._items: deque[T] = deque()
         self._busy = False
+        self._idle_since = time.monotonic()
         self._stopped = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="detector worker", daemon=True)
         self._thread.start()
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing is being worked on or waits."""
+    def idle_for(self) -> float:
+        """Seconds since there was anything to do; 0 while there is."""
         with self._changed:
-            return not self._busy and not self._items
+            return 0.0 if self._busy or self._items else time.monotonic() - self._idle_since
 
     def submit(self, item: T) -> None:
         """Hand over an item; returns at once."""
@@ -69,6 +68,7 @@ class Worker(Generic[T]):
         while True:
             with self._changed:
                 self._busy = False
+                self._idle_since = time.monotonic()
                 self._changed.wait_for(lambda: self._stopped or self._items)
                 if self._stopped:
                     return
