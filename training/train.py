@@ -48,8 +48,8 @@ def arguments() -> argparse.Namespace:
     data.add_argument("--version", default="v1.0-trainval", help="its version folder (default: %(default)s)")
     data.add_argument("--scenes", nargs="*", help="scene names (default: all complete samples)")
     data.add_argument("--synthscenes", type=int, default=0, metavar="N", help="simulate N drives, seeds 0..N-1")
-    data.add_argument("--frames-per-drive", type=int, default=4, help="key frames of each simulated drive")
-    data.add_argument("--image-width", type=int, default=800, help="width of simulated images, pixels")
+    data.add_argument("--frames-per-drive", type=int, default=4, help="key frames of each simulated drive (default: %(default)s)")
+    data.add_argument("--image-width", type=int, default=448, help="width of simulated images, pixels (default: %(default)s)")
     data.add_argument("--no-augment", action="store_true", help="no augmentation; samples are kept in memory (small sets)")
     test = parser.add_argument_group("evaluation when done")
     test.add_argument("--evaluate-scenes", nargs="*", help="scenes of --dataroot to detect and score")
@@ -60,6 +60,7 @@ def arguments() -> argparse.Namespace:
     work.add_argument("--precision", choices=sorted(PRECISION), default="bf16" if torch.cuda.is_available() else "fp32")
     work.add_argument("--resume", action="store_true", help="go on from <out>/last.ckpt")
     work.add_argument("--max-minutes", type=float, default=0.0, help="stop after this time, resumable; 0: no limit")
+    work.add_argument("--half", action="store_true", help="store the checkpoint's kernels as float16")
     work.add_argument("--dry-run", action="store_true", help="print the resolved recipe and the data, train nothing")
     work.add_argument("--no-progress", action="store_true", help="no progress bars (logs of unattended runs)")
     return parser.parse_args()
@@ -94,12 +95,12 @@ def main() -> int:
     started = time.time()
     model = train(recipe, TrainingSet(frames, recipe, seed=args.seed, augment=not args.no_augment), options)
     provenance["minutes"] = round((time.time() - started) / 60, 2)
-    folder = save_checkpoint(args.out / "model", model, recipe, provenance=provenance)
+    folder = save_checkpoint(args.out / "model", model, recipe, provenance=provenance, half=args.half)
     print(f"checkpoint: {folder}")
     if args.evaluate_scenes:
         metrics = evaluated(args, Detector(folder), recipe)
         if metrics is not None:
-            save_checkpoint(folder, model, recipe, metrics=metrics, provenance=provenance)
+            save_checkpoint(folder, model, recipe, metrics=metrics, provenance=provenance, half=args.half)
     return 0
 
 

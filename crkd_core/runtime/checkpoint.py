@@ -51,12 +51,17 @@ def save_checkpoint(
     *,
     metrics: dict[str, Any] | None = None,
     provenance: dict[str, Any] | None = None,
+    half: bool = False,
 ) -> Path:
     """Write a checkpoint folder; it appears under its name only when complete, replacing an older one.
 
     Args:
         folder: target; parents are made.
-        model: its float weights are stored as float32.
+        model: its weights.
+        recipe: the resolved recipe of ``model``.
+        metrics: figures measured on it.
+        provenance: how it was made.
+        half: store matrices and kernels as float16, half the size; vectors (norms, biases) stay float32.
 
     Returns:
         The folder.
@@ -65,11 +70,9 @@ def save_checkpoint(
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        weights = {
-            key: (value.float() if value.is_floating_point() else value).detach().cpu().contiguous()
-            for key, value in model.state_dict().items()
-        }
+        weights = {key: _stored(value, half=half) for key, value in model.state_dict().items()}
         save_file(weights, temporary / "model.safetensors")
+        (temporary / "model.safetensors").chmod(0o644)
         sidecar = {
             "format": FORMAT,
             "recipe": recipe_to_dict(recipe),
@@ -148,6 +151,13 @@ def load_checkpoint(folder: Path | str, *, expected_recipe: str | None = None) -
     _check_fit(model.state_dict(), weights, path, checkpoint.recipe.name)
     model.load_state_dict(weights)
     return model.eval(), checkpoint
+
+
+def _stored(value: torch.Tensor, *, half: bool) -> torch.Tensor:
+    value = value.detach().cpu().contiguous()
+    if not value.is_floating_point():
+        return value
+    return value.half() if half and value.dim() > 1 else value.float()
 
 
 def _check_fit(
