@@ -16,7 +16,6 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,9 @@ from crkd_core.config import Recipe, load_recipe, recipe_from_dict, recipe_to_di
 from crkd_core.data.dataset import FrameSource, TrainingSet
 from crkd_core.data.frames import NuScenesFrames
 from crkd_core.data.nuscenes import load_index
-
 from crkd_core.runtime.checkpoint import save_checkpoint
 from crkd_core.runtime.detector import Detector
 from crkd_core.training.loop import TrainingOptions, train
-from crkd_core.types import AnnotatedFrame
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -42,15 +39,23 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="name of a shipped recipe, or the path of a .yaml file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe changes, e.g. train.steps=100")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe changes, e.g. train.steps=100"
+    )
     data = parser.add_argument_group("training data (nuScenes format, or simulated)")
     data.add_argument("--dataroot", type=Path, help="data set in nuScenes format")
     data.add_argument("--version", default="v1.0-trainval", help="its version folder (default: %(default)s)")
     data.add_argument("--scenes", nargs="*", help="scene names (default: all complete samples)")
     data.add_argument("--synthscenes", type=int, default=0, metavar="N", help="simulate N drives, seeds 0..N-1")
-    data.add_argument("--frames-per-drive", type=int, default=4, help="key frames of each simulated drive (default: %(default)s)")
-    data.add_argument("--image-width", type=int, default=448, help="width of simulated images, pixels (default: %(default)s)")
-    data.add_argument("--no-augment", action="store_true", help="no augmentation; samples are kept in memory (small sets)")
+    data.add_argument(
+        "--frames-per-drive", type=int, default=4, help="key frames of each simulated drive (default: %(default)s)"
+    )
+    data.add_argument(
+        "--image-width", type=int, default=448, help="width of simulated images, pixels (default: %(default)s)"
+    )
+    data.add_argument(
+        "--no-augment", action="store_true", help="no augmentation; samples are kept in memory (small sets)"
+    )
     test = parser.add_argument_group("evaluation when done")
     test.add_argument("--evaluate-scenes", nargs="*", help="scenes of --dataroot to detect and score")
     test.add_argument("--evaluate-root", type=Path, help="another data set (default: --dataroot)")
@@ -171,7 +176,11 @@ def evaluated(args: argparse.Namespace, detector: Detector, recipe: Recipe) -> d
 def provenance_of(args: argparse.Namespace) -> dict[str, Any]:
     """What one needs to run this again."""
     described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return {
         "command": "training/train.py " + " ".join(sys.argv[1:]),

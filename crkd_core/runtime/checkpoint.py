@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -86,11 +85,11 @@ def save_checkpoint(
         if target.exists():
             # A rename cannot replace a folder that is not empty: move the old one aside first.
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            os.replace(target, old / target.name)
-            os.replace(temporary, target)
+            target.replace(old / target.name)
+            temporary.replace(target)
             shutil.rmtree(old)
         else:
-            os.replace(temporary, target)
+            temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
@@ -160,9 +159,7 @@ def _stored(value: torch.Tensor, *, half: bool) -> torch.Tensor:
     return value.half() if half and value.dim() > 1 else value.float()
 
 
-def _check_fit(
-    expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor], path: Path, recipe_name: str
-) -> None:
+def _check_fit(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor], path: Path, recipe_name: str) -> None:
     missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     reshaped = [k for k in sorted(expected.keys() & found.keys()) if expected[k].shape != found[k].shape]
     problems = []

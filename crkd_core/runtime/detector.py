@@ -14,6 +14,7 @@ from crkd_core.cli import UserError
 from crkd_core.config import Recipe
 from crkd_core.data.encode import encode
 from crkd_core.models.detector import FusionDetector
+from crkd_core.models.folding import folded
 from crkd_core.runtime.checkpoint import load_checkpoint
 from crkd_core.types import Boxes3D, Detections, NetworkInput, SensorFrame
 
@@ -64,7 +65,7 @@ class Detector:
         cls, model: FusionDetector, recipe: Recipe, *, device: str = "auto", precision: Precision = "fp32"
     ) -> Detector:
         """A detector over a model in memory (evaluation at the end of training)."""
-        detector = cls.__new__(cls)
+        detector = object.__new__(cls)
         detector._setup(model, recipe, device, precision, None)
         return detector
 
@@ -77,7 +78,7 @@ class Detector:
         threshold = recipe.model.head.score_threshold
         self._score_threshold = threshold if score_threshold is None else score_threshold
         self._dtype = _autocast_dtype(precision, self.device)
-        self._model = model.to(self.device).eval().to(memory_format=torch.channels_last)
+        self._model = folded(model).to(self.device)
         self._decoders = ThreadPoolExecutor(max_workers=max(1, min(6, torch.get_num_threads())))
 
     def __call__(self, frame: SensorFrame) -> Detections:
@@ -113,9 +114,7 @@ class Detector:
     @torch.inference_mode()
     def _run(self, inputs: NetworkInput, times: list[float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         inputs = inputs.to(self.device)
-        reduced = (
-            torch.autocast(self.device.type, dtype=self._dtype) if self._dtype else contextlib.nullcontext()
-        )
+        reduced = torch.autocast(self.device.type, dtype=self._dtype) if self._dtype else contextlib.nullcontext()
         with reduced:
             output = self._model(inputs)
         if self.device.type == "cuda":
@@ -138,7 +137,9 @@ def resolved_device(device: str) -> torch.device:
     except RuntimeError:
         raise DeviceError(f"device: expected auto, cpu, cuda or cuda:N, got '{device}'") from None
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"device '{device}': this machine has {torch.cuda.device_count()} CUDA devices; use cpu or auto")
+        raise DeviceError(
+            f"device '{device}': this machine has {torch.cuda.device_count()} CUDA devices; use cpu or auto"
+        )
     return found
 
 

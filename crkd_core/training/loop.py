@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,9 @@ class DetectionTraining(lightning.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: learning_rate_factor(step, self.recipe.train))
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def transfer_batch_to_device(self, batch: TrainingBatch, device: torch.device, dataloader_idx: int) -> TrainingBatch:
+    def transfer_batch_to_device(
+        self, batch: TrainingBatch, device: torch.device, dataloader_idx: int
+    ) -> TrainingBatch:
         """Batches are dataclasses of tensors with their own ``to``."""
         return batch.to(device)
 
@@ -125,7 +128,7 @@ def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> Fus
     trainer = lightning.Trainer(
         max_steps=min(recipe.train.steps, options.stop_after or recipe.train.steps),
         max_epochs=-1,
-        max_time={"minutes": options.max_minutes} if options.max_minutes else None,
+        max_time=timedelta(minutes=options.max_minutes) if options.max_minutes else None,
         precision=options.precision,  # type: ignore[arg-type]
         gradient_clip_val=recipe.train.gradient_clip,
         callbacks=_callbacks(recipe, options),
@@ -154,9 +157,7 @@ def _loader(
     return DataLoader(
         samples,  # type: ignore[arg-type]
         batch_size=batch,
-        sampler=StepSampler(
-            len(samples), seed=options.seed, start=start_step * batch, stop=recipe.train.steps * batch
-        ),
+        sampler=StepSampler(len(samples), seed=options.seed, start=start_step * batch, stop=recipe.train.steps * batch),
         num_workers=options.workers,
         collate_fn=collate_training,
         persistent_workers=options.workers > 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,11 +13,11 @@ from crkd_core.config import TrainConfig
 
 def optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW over all parameters, as the original: weight decay on norms and biases too, none on relative position biases."""
-    decayed, free = [], []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            (free if "relative_position_bias_table" in name else decayed).append(parameter)
-    groups = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for name, p in trained if "relative_position_bias_table" not in name]},
+        {"params": [p for name, p in trained if "relative_position_bias_table" in name], "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=config.learning_rate,

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from micro import micro_frame, micro_recipe
 
 from crkd_core.data.dataset import TrainingSet
 from crkd_core.models.detector import FusionDetector
 from crkd_core.training.loop import TrainingError, TrainingOptions, train
-from micro import micro_frame, micro_recipe
 
 FRAMES = [micro_frame(seed) for seed in range(5)]
 
