@@ -289,8 +289,11 @@ def score(argv: Sequence[str] | None = None) -> int:
     )
     print(report_text(evaluation, missing_velocities=len(recorded.detections) - recorded.with_velocities))
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_bytes(evaluation.to_json())
+        try:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_bytes(evaluation.to_json())
+        except OSError as error:
+            raise UserError(f"--out {args.out}: cannot be written: {error.strerror}") from None
         print(f"figures: {args.out}")
     return 0
 

@@ -50,8 +50,11 @@ class VideoWriter:
         self._stream: Any = None
 
     def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = self._av.open(str(self._partial), mode="w", options={"movflags": "+faststart"})
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._container = self._av.open(str(self._partial), mode="w", options={"movflags": "+faststart"})
+        except OSError as error:
+            raise VideoError(f"video {self._path}: cannot be written: {error.strerror}") from None
         return self
 
     def write(self, picture: Image) -> None:

@@ -78,3 +78,10 @@ def test_pictures_of_another_size_are_refused(tmp_path: Path):
 def test_a_rate_that_is_not_positive_is_refused(tmp_path: Path):
     with pytest.raises(VideoError, match="frames per second > 0"):
         VideoWriter(tmp_path / "a.mp4", fps=0)
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    video = VideoWriter(tmp_path / "file" / "a.mp4", fps=5)
+    with pytest.raises(VideoError, match="cannot be written"):
+        video.__enter__()
