@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from crkd_core.types import FloatArray
 _SHIFT = 4  # sub-pixel bits of cv2's polygon corners
 _FAR = 110.0  # m
 _GUARD = 3.0  # polygons are cut to this many times the larger half field of view, so that coordinates stay small
+_NOISE_SHIFTS = 256
 _MARK_PIXELS = 9.0  # bodies that look smaller than this keep only their faces
 
 
@@ -207,25 +210,20 @@ def _greatest(a: FloatArray) -> FloatArray:
 
 
 def _with_noise(image: NDArray[np.uint8], drive: Drive, mount: CameraMount, stamp_ns: int) -> NDArray[np.uint8]:
-    if drive.config.image_noise <= 0:
-        return image
+    """Sensor noise as it would be left in an image of the configured width after resizing."""
     height, width = image.shape[:2]
-    tile = _noise_tile(drive.config.image_noise)
+    sigma = drive.config.image_noise * width / drive.config.image_width
+    if sigma <= 0:
+        return image
     index = [c.name for c in drive.config.cameras].index(mount.name)
-    rng = np.random.default_rng([drive.seed, index, stamp_ns // 1000])
-    row, column = rng.integers(0, 256, 2)
-    repeat = (-(-(height + 256) // tile.shape[0]), -(-(width + 256) // tile.shape[1]), 1)
-    noise = np.tile(tile, repeat)[row : row + height, column : column + width]
-    return np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U), dtype=np.uint8)
+    row, column = np.random.default_rng([drive.seed, index, stamp_ns // 1000]).integers(0, _NOISE_SHIFTS, 2)
+    noise = _noise_field(sigma, height + _NOISE_SHIFTS, width + _NOISE_SHIFTS)
+    return np.asarray(cv2.add(image, noise[row : row + height, column : column + width], dtype=cv2.CV_8U), np.uint8)
 
 
-_TILES: dict[float, NDArray[np.int16]] = {}
-
-
-def _noise_tile(sigma: float) -> NDArray[np.int16]:
+@lru_cache(maxsize=4)
+def _noise_field(sigma: float, height: int, width: int) -> NDArray[np.int16]:
     """A fixed field of noise, of which each image takes a random part: drawing it afresh takes longer than the scene."""
-    if sigma not in _TILES:
-        rng = np.random.default_rng(5)
-        grey, colour = rng.normal(0, sigma * 0.8, (768, 1280, 1)), rng.normal(0, sigma * 0.6, (768, 1280, 3))
-        _TILES[sigma] = np.rint(grey + colour).astype(np.int16)
-    return _TILES[sigma]
+    rng = np.random.default_rng(5)
+    grey, colour = rng.normal(0, sigma * 0.8, (height, width, 1)), rng.normal(0, sigma * 0.6, (height, width, 3))
+    return np.asarray(np.rint(grey + colour), dtype=np.int16)

@@ -8,19 +8,25 @@ from numpy.typing import NDArray
 from crkd_core.types import FloatArray
 
 
-def overlapping_pairs(xy: FloatArray, yaw: FloatArray, half: FloatArray) -> NDArray[np.int64]:
+def overlapping_pairs(
+    xy: FloatArray, yaw: FloatArray, half: FloatArray, subset: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """Pairs (P, 2), i < j, of rectangles that share some area (separating-axis test).
 
     Args:
         xy: (N, 2) middles, m.
         yaw: (N,), rad.
         half: (N, 2) half length and half width, m.
+        subset: only pairs with at least one of these.
     """
     radius = np.hypot(half[:, 0], half[:, 1])
-    offset = xy[None] - xy[:, None]
-    close = (offset**2).sum(axis=2) < (radius[:, None] + radius[None]) ** 2
-    i, j = np.nonzero(np.triu(close, k=1))
-    delta, turn = offset[i, j], yaw[j] - yaw[i]
+    rows = np.arange(len(xy)) if subset is None else subset
+    squares = sum((xy[None, :, axis] - xy[rows, None, axis]) ** 2 for axis in (0, 1))
+    i, j = np.nonzero(squares < (radius[rows, None] + radius[None]) ** 2)
+    i = rows[i]
+    i, j = np.minimum(i, j)[i != j], np.maximum(i, j)[i != j]
+    i, j = np.unique(np.stack([i, j]), axis=1)
+    delta, turn = xy[j] - xy[i], yaw[j] - yaw[i]
     cos, sin = np.abs(np.cos(turn)), np.abs(np.sin(turn))
     apart = np.zeros(len(i), dtype=bool)
     for a, b in ((i, j), (j, i)):
@@ -31,10 +37,8 @@ def overlapping_pairs(xy: FloatArray, yaw: FloatArray, half: FloatArray) -> NDAr
     return np.stack([i[~apart], j[~apart]], axis=1)
 
 
-def first_of_overlapping(xy: FloatArray, yaw: FloatArray, half: FloatArray, fixed: int) -> NDArray[np.bool_]:
-    """(N,) which rectangles stay when, of two that touch, the later goes; the first ``fixed`` always stay."""
-    keep = np.ones(len(xy), dtype=bool)
-    for i, j in overlapping_pairs(xy, yaw, half):
+def drop_later(keep: NDArray[np.bool_], pairs: NDArray[np.int64], fixed: int) -> None:
+    """Of every pair of kept rectangles clear ``keep`` of the later, in place; the first ``fixed`` always stay."""
+    for i, j in pairs.tolist():
         if keep[i] and j >= fixed:
             keep[j] = False
-    return keep

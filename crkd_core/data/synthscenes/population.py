@@ -276,8 +276,8 @@ def _strip_bikes(cast: Cast, side: int, s: float, length: float, d: float) -> No
 
 
 _STRIP = {"cars": _strip_cars, "rig": _strip_rig, "truck": _strip_truck, "bus": _strip_bus, "work": _strip_work}
-_STRIP_LENGTH = {"cars": 19.0, "rig": 21.0, "truck": 10.0, "bus": 14.0, "work": 21.0, "bikes": 9.0, "gap": 6.0}
-_STRIP_DECK = ("cars", "work", "rig", "bikes", "bus", "work", "truck", "bikes", "gap")
+_STRIP_LENGTH = {"cars": 14.0, "rig": 21.0, "truck": 10.0, "bus": 14.0, "work": 19.0, "bikes": 9.0, "gap": 5.0}
+_STRIP_DECK = ("cars", "work", "rig", "bikes", "bus", "work", "truck", "gap")
 
 
 def populate_strip(cast: Cast, side: int, first: float, last: float) -> None:

@@ -57,16 +57,16 @@ def build_shapes(seed: int, actors: Sequence[Actor], blocks: Sequence[Block]) ->
         size = np.array(body.size)
         low[n, : len(flat.low)], high[n, : len(flat.low)] = flat.low * size, flat.high * size
         pieces.append((flat, flat.corners * size, flat.tone * paint[flat.slot]))
-    corners = np.concatenate([p[1] for p in pieces])
+    corners = np.concatenate([np.zeros((0, 4, 3)), *(p[1] for p in pieces)])
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     return BodyShapes(
         corners=corners,
         normals=normals,
-        colours=np.clip(np.concatenate([p[2] for p in pieces]), 0, 255),
-        mark=np.concatenate([p[0].mark for p in pieces]),
-        body=np.repeat(np.arange(count), [len(p[0].corners) for p in pieces]),
-        part=np.concatenate([p[0].part for p in pieces]),
+        colours=np.clip(np.concatenate([np.zeros((0, 3)), *(p[2] for p in pieces)]), 0, 255),
+        mark=np.concatenate([np.zeros(0, dtype=bool), *(p[0].mark for p in pieces)]),
+        body=np.repeat(np.arange(count), np.array([len(p[0].corners) for p in pieces], dtype=np.int64)),
+        part=np.concatenate([np.zeros(0, dtype=np.int64), *(p[0].part for p in pieces)]),
         part_low=low,
         part_high=high,
     )

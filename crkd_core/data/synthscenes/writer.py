@@ -192,7 +192,7 @@ def _map_mask(drive: Drive) -> bytes:
     pixels = outline / _MAP_RESOLUTION
     pixels[:, 1] = height - pixels[:, 1]
     cv2.fillPoly(mask, [np.rint(pixels).astype(np.int32)], 255)
-    done, encoded = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_BILEVEL, 1])
+    done, encoded = cv2.imencode(".png", mask)
     assert done
     return encoded.tobytes()
 

@@ -1,0 +1,105 @@
+import cv2
+import numpy as np
+import pytest
+
+from crkd_core.data.synthscenes.cameras import render
+from crkd_core.data.synthscenes.config import ImageSize, camera_intrinsics, camera_mounting
+from crkd_core.data.synthscenes.population import Actor, Block
+from crkd_core.geometry.transforms import apply, inverse
+from crkd_core.types import Boxes3D
+
+_SIZE = ImageSize(400, 225)
+_CAR = Actor("car", (4.6, 1.9, 1.7), 20.0, -1.75, 0.3)
+
+
+def _camera(drive, name="CAM_FRONT"):
+    return next(c for c in drive.config.cameras if c.name == name)
+
+
+def _picture(drive, name="CAM_FRONT", size=_SIZE):
+    return render(drive, _camera(drive, name), drive.start_ns, size).astype(int)
+
+
+def _changed(a, b):
+    return np.abs(a - b).max(axis=2) > 6
+
+
+def _outline(drive, name="CAM_FRONT", size=_SIZE):
+    """(8, 2) pixels of the first actor's box."""
+    state = drive.states(drive.start_ns)
+    size_3d = drive.sizes[:1]
+    box = Boxes3D(np.append(state.xy[0], size_3d[0, 2] / 2)[None], size_3d, state.yaw[:1], np.zeros((1, 2)))
+    T = inverse(drive.ego_pose(drive.start_ns) @ camera_mounting(_camera(drive, name)))
+    points = apply(T, box.corners()[0])
+    return (points / points[:, 2:] @ camera_intrinsics(_camera(drive, name), size).T)[:, :2]
+
+
+@pytest.mark.parametrize("name", ["car", "truck", "bus", "trailer", "construction_vehicle", "pedestrian", "bicycle"])
+def test_a_body_fills_its_projected_box_and_nothing_beyond_but_its_shadow(stage, name):
+    sizes = {"pedestrian": (0.7, 0.7, 1.75), "bicycle": (1.7, 0.6, 1.1), "car": (4.6, 1.9, 1.7)}
+    actor = Actor(name, sizes.get(name, (8.0, 2.6, 3.2)), 18.0, -1.75, 0.4)
+    empty, full = stage(image_noise=0.0), stage([actor], image_noise=0.0)
+    seen = _changed(_picture(empty), _picture(full))
+    rows, columns = np.nonzero(seen)
+    corners = _outline(full)
+    # The sun draws the shadow out by 0.35 m and 2 % of the size at most; apart from it, pixels agree to about one.
+    shadow = 1.5 + 317 * (0.35 + 0.02 * actor.size[0]) / 13
+    margin = 1.5 + 0.15 * np.ptp(corners, axis=0)
+    assert corners[:, 0].min() - shadow <= columns.min() <= corners[:, 0].min() + margin[0]
+    assert corners[:, 0].max() - margin[0] <= columns.max() <= corners[:, 0].max() + shadow
+    assert corners[:, 1].min() - 1.5 <= rows.min() <= corners[:, 1].min() + margin[1]
+    assert corners[:, 1].max() - margin[1] <= rows.max() <= corners[:, 1].max() + shadow
+
+
+def test_a_car_behind_a_building_is_invisible_and_one_before_it_is_not(stage):
+    wall = Block("building", (1.0, 30.0, 10.0), 15.0, 0.0)
+    alone = _picture(stage(blocks=[wall], image_noise=0.0))
+    behind = _picture(stage([_CAR], [wall], image_noise=0.0))
+    before = _picture(stage([_CAR._replace(s=8.0)], [wall], image_noise=0.0))
+    # Colours are drawn body by body, so that the wall's own differ between stages: compare where the car would be.
+    mask = np.zeros(_SIZE[::-1], dtype=np.uint8)
+    hull = cv2.convexHull(_outline(stage([_CAR])).astype(np.int32))
+    cv2.fillConvexPoly(mask, hull, 1)
+    inside = mask.astype(bool)
+    assert np.ptp(behind[inside].reshape(-1, 3), axis=0).max() <= np.ptp(alone[inside].reshape(-1, 3), axis=0).max() + 40
+    assert _changed(before, behind).sum() > 1000
+    assert not _changed(behind, _picture(stage([_CAR._replace(s=25.0, d=-2.5)], [wall], image_noise=0.0))).any()
+
+
+def test_front_and_rear_look_different(stage):
+    ahead = _picture(stage([_CAR._replace(yaw=0.0)], image_noise=0.0))
+    oncoming = _picture(stage([_CAR._replace(yaw=np.pi)], image_noise=0.0))
+    red = [(image[..., 0] - image[..., 1] > 60).sum() for image in (ahead, oncoming)]
+    assert red[0] > red[1] + 10
+
+
+def test_a_wall_along_the_vehicle_is_cut_right_at_the_image_edge(stage):
+    # It passes the camera's plane; without clipping its corners would land on the wrong side.
+    wall = Block("wall", (100.0, 0.5, 4.0), 0.0, 3.0)
+    empty, full = _picture(stage(image_noise=0.0)), _picture(stage(blocks=[wall], image_noise=0.0))
+    seen = _changed(empty, full)
+    assert seen[30:170, :20].mean() > 0.8  # a few of its colours are the ground's
+    assert not seen[:, 220:].any()
+
+
+def test_any_size_shows_the_same_picture(drive):
+    large, small = (_picture(drive, size=ImageSize(w, w * 9 // 16)) for w in (800, 400))
+    resized = cv2.resize(large.astype(np.float32), (400, 225), interpolation=cv2.INTER_AREA)
+    assert np.abs(resized - small).mean() < 3.0
+
+
+def test_the_same_stamp_gives_the_same_noise_and_another_stamp_other_noise(stage):
+    drive = stage()
+    camera = _camera(drive)
+    first, again = (render(drive, camera, drive.start_ns, _SIZE) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != render(drive, camera, drive.start_ns + 1000, _SIZE)).any()
+
+
+def test_cameras_look_where_their_names_say(stage):
+    left = stage([_CAR._replace(s=1.5, d=6.25, yaw=0.0)], image_noise=0.0)
+    empty = stage(image_noise=0.0)
+    seen = {c.name: _changed(_picture(empty, c.name), _picture(left, c.name)).sum() for c in left.config.cameras}
+    assert seen["CAM_FRONT_LEFT"] > 100
+    assert seen["CAM_BACK_LEFT"] > 100
+    assert seen["CAM_FRONT_RIGHT"] == seen["CAM_BACK_RIGHT"] == seen["CAM_FRONT"] == 0
