@@ -1,7 +1,7 @@
 """The training loop: one Lightning module over plain torch parts, steps counted, exactly resumable.
 
-A sample is addressed by its global position (step x batch), so a run that is resumed at step s reads exactly what it would
-have read: see ``crkd_core.data.dataset``.
+A sample is addressed by its global position (step x batch), so a run that is resumed at step s reads exactly what it
+would have read: see ``crkd_core.data.dataset``.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class DetectionTraining(lightning.LightningModule):
         self.log_every = log_every
         self.model = FusionDetector(recipe)
 
-    def training_step(self, batch: TrainingBatch, batch_index: int) -> torch.Tensor:
+    def training_step(self, batch: TrainingBatch, _batch_index: int) -> torch.Tensor:
         """The summed loss of one batch.
 
         Raises:
@@ -105,15 +105,13 @@ class DetectionTraining(lightning.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: learning_rate_factor(step, self.recipe.train))
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def transfer_batch_to_device(
-        self, batch: TrainingBatch, device: torch.device, dataloader_idx: int
-    ) -> TrainingBatch:
+    def transfer_batch_to_device(self, batch: TrainingBatch, device: torch.device, _loader_index: int) -> TrainingBatch:
         """Batches are dataclasses of tensors with their own ``to``."""
         return batch.to(device)
 
 
 def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> FusionDetector:
-    """Train from scratch, or resume; returns the trained model on the CPU in eval mode (averaged weights if the recipe asks).
+    """Train from scratch, or resume; returns the model on the CPU in eval mode (averaged weights if the recipe asks).
 
     Raises:
         TrainingError: nothing to resume, no sample, a loss that is not finite.

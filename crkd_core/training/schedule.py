@@ -12,7 +12,7 @@ from crkd_core.config import TrainConfig
 
 
 def optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over all parameters, as the original: weight decay on norms and biases too, none on relative position biases."""
+    """AdamW as the original: weight decay on norms and biases too, none on relative position biases."""
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for name, p in trained if "relative_position_bias_table" not in name]},
@@ -28,7 +28,7 @@ def optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Factor on the learning rate at optimisation step ``step`` (from 0): linear warm-up times a cosine over all steps."""
+    """Factor on the learning rate at step ``step`` (from 0): linear warm-up times a cosine over all steps."""
     low = config.final_learning_rate_ratio
     progress = min(step / max(1, config.steps), 1.0)
     cosine = low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
