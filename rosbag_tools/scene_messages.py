@@ -138,6 +138,7 @@ def plan_scene(index: NuScenesIndex, name: str, *, keyframes_only: bool = False)
         _announce_sensor(build, channel, records[0])
     if not build.items:
         return ScenePlan({}, [], counts, 0, len(scene.samples), 0)
+    _check_stamps(build)
     annotated = [sample for sample in scene.samples if _has_data(index, sample)]
     for sample in annotated:
         _add_truth(build, sample)
@@ -145,6 +146,16 @@ def plan_scene(index: NuScenesIndex, name: str, *, keyframes_only: bool = False)
     _add_poses(build, tracks)
     build.items.sort(key=lambda item: (item.stamp, item.rank))
     return ScenePlan(build.topics, build.items, counts, len(annotated), len(scene.samples) - len(annotated), size)
+
+
+def _check_stamps(build: _Builder) -> None:
+    # One damaged timestamp would otherwise stop the conversion half way, or stretch the bag over decades.
+    latest = max(build.items, key=lambda item: item.stamp)
+    if latest.stamp // 1_000_000_000 >= 2**31:
+        raise DataError(
+            f"{build.scene.name}: {latest.channel}: time {latest.stamp // 1000} us is beyond what ROS 2 can represent "
+            "(January 2038); are the timestamps in microseconds?"
+        )
 
 
 def _announce_sensor(build: _Builder, channel: str, record: SensorRecord) -> None:

@@ -13,6 +13,7 @@ from crkd_ros.conversions.errors import ConversionError
 from crkd_ros.conversions.messages import Messages
 
 NANOSECONDS = 1_000_000_000
+MIN_SECONDS, MAX_SECONDS = -(2**31), 2**31 - 1
 
 
 def stamp_of(time: Any) -> int:
@@ -21,8 +22,14 @@ def stamp_of(time: Any) -> int:
 
 
 def time_message(messages: Messages, stamp: int) -> Any:
-    """``builtin_interfaces/Time`` of a stamp in nanoseconds."""
+    """``builtin_interfaces/Time`` of a stamp in nanoseconds.
+
+    Raises:
+        ConversionError: ROS cannot say it: its seconds have 32 bits.
+    """
     sec, nanosec = divmod(int(stamp), NANOSECONDS)
+    if not MIN_SECONDS <= sec <= MAX_SECONDS:
+        raise ConversionError(f"stamp {stamp} ns: ROS 2 cannot represent it (expected a time before January 2038)")
     return messages.Time(sec=sec, nanosec=nanosec)
 
 

@@ -258,6 +258,16 @@ def test_sensor_mounted_differently_is_refused(tiny: Path, tmp_path: Path) -> No
         converted(tiny, tmp_path / "bag")
 
 
+def test_times_ros_cannot_say_are_refused(tiny: Path, tmp_path: Path) -> None:
+    table = tiny / "v1.0-mini" / "sample_data.json"
+    rows = json.loads(table.read_text())
+    for row in rows:
+        row["timestamp"] += 2_000_000_000_000_000  # about the year 2084
+    table.write_text(json.dumps(rows))
+    with pytest.raises(Exception, match=r"scene-tiny: \w+: time .* beyond what ROS 2 can represent"):
+        converted(tiny, tmp_path / "bag")
+
+
 def test_full_disk_is_noticed_before_the_work(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(nuscenes_to_rosbag.shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))

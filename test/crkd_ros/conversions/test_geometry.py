@@ -33,6 +33,12 @@ def test_stamps_keep_every_nanosecond(messages: Messages, sent: Callable[[Any], 
     assert stamp_of(sent(time_message(messages, stamp))) == stamp
 
 
+@pytest.mark.parametrize("seconds", [2**31, -(2**31) - 1])
+def test_times_beyond_32_bits_are_refused(messages: Messages, seconds: int) -> None:
+    with pytest.raises(ConversionError, match="before January 2038"):
+        time_message(messages, seconds * 10**9)
+
+
 def test_durations_carry_into_seconds(messages: Messages, sent: Callable[[Any], Any]) -> None:
     message = sent(duration_message(messages, 1.25))
     assert (message.sec, message.nanosec) == (1, 250_000_000)
