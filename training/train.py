@@ -5,7 +5,7 @@
     training/train.py student_r50 --dataroot DATA --version v1.0-trainval --split train --out runs/student_r50
 
 Writes into --out: the checkpoint `model/`, the resume state `last.ckpt`, logs for TensorBoard and CSV, `run.json` (what
-ran) and, with --evaluate-scenes, `results.json` (nuScenes result format); the metric's figures go into `model/model.json`.
+ran) and, with --evaluate-scenes, `results.json` (nuScenes result format); the metric's figures go into model/model.json.
 """
 
 from __future__ import annotations

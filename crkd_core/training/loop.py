@@ -105,7 +105,12 @@ class DetectionTraining(lightning.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: learning_rate_factor(step, self.recipe.train))
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def transfer_batch_to_device(self, batch: TrainingBatch, device: torch.device, _loader_index: int) -> TrainingBatch:
+    def transfer_batch_to_device(
+        self,
+        batch: TrainingBatch,
+        device: torch.device,
+        dataloader_idx: int,  # noqa: ARG002  Lightning passes it by this name
+    ) -> TrainingBatch:
         """Batches are dataclasses of tensors with their own ``to``."""
         return batch.to(device)
 
