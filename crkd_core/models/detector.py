@@ -16,6 +16,7 @@ from crkd_core.models.fusers import build_fuser
 from crkd_core.models.necks import GeneralizedLSSFPN, SecondFPN
 from crkd_core.models.radar_encoder import RadarEncoder
 from crkd_core.models.resnet import ResNet
+from crkd_core.models.swin import SwinTiny
 from crkd_core.models.view_transform import LiftSplat
 from crkd_core.types import NetworkInput
 
@@ -49,12 +50,7 @@ class CameraBranch(nn.Module):
         self.channels = config.channels
         self.grid = grid
         self.backbone = _backbone(config)
-        levels = self.backbone.out_channels
-        self.neck: SecondFPN | GeneralizedLSSFPN
-        if config.neck == "second_fpn":
-            self.neck, self.first_level = SecondFPN(levels, config.neck_channels), 0
-        else:
-            self.neck, self.first_level = GeneralizedLSSFPN(levels[1:], config.neck_channels), 1
+        self.neck = _neck(config, self.backbone.out_channels)
         self.view_transform = LiftSplat(
             self.neck.out_channels,
             config.channels,
@@ -69,7 +65,8 @@ class CameraBranch(nn.Module):
         if len(inputs.images) == 0:
             return inputs.images.new_zeros(inputs.batch_size, self.channels, *self.grid.shape)
         images = inputs.images.contiguous(memory_format=torch.channels_last)
-        features = self.neck(self.backbone(images)[self.first_level :])
+        maps = self.backbone(images)
+        features = self.neck(maps if isinstance(self.neck, SecondFPN) else maps[-3:])
         bev: Tensor = self.view_transform(
             features,
             inputs.image_sample,
@@ -139,9 +136,17 @@ class FusionDetector(nn.Module):
         return decode(output.tasks, self.grid, self.recipe.model.head)
 
 
-def _backbone(config: CameraConfig) -> ResNet:
-    if config.backbone == "resnet50":
-        return ResNet(50, config.backbone_width)
-    if config.backbone == "resnet18":
-        return ResNet(18, config.backbone_width)
-    raise RecipeError(f"model.camera.backbone: '{config.backbone}' is not available yet; use resnet50 or resnet18")
+def _backbone(config: CameraConfig) -> ResNet | SwinTiny:
+    if config.backbone == "swin_t":
+        return SwinTiny()
+    return ResNet(50 if config.backbone == "resnet50" else 18, config.backbone_width)
+
+
+def _neck(config: CameraConfig, channels: tuple[int, ...]) -> SecondFPN | GeneralizedLSSFPN:
+    if config.neck == "generalized_lss_fpn":
+        return GeneralizedLSSFPN(channels[1:], config.neck_channels)
+    if config.backbone == "swin_t":
+        raise RecipeError(
+            "model.camera.neck: swin_t has no map at stride 4, which second_fpn needs; set neck: generalized_lss_fpn"
+        )
+    return SecondFPN(channels, config.neck_channels)

@@ -19,9 +19,9 @@ distill_activation_head.*``
 =============================================  ==========================================
 
 In a distiller's checkpoint the student's names carry ``_student`` after their first word
-(``encoders_student.camera...``); the names without it belong to its teacher. The original also stores constants of the
-view transform (``vtransform.dx``, ``bx``, ``nx``, ``frustum``), which are recomputed here and have no counterpart
-(quirk Q4).
+(``encoders_student.camera...``); the names without it belong to its teacher. The original also stores constants of its
+view transform (``dx``, ``bx``, ``nx``, ``frustum``) and of Swin (``relative_position_index``), which are recomputed
+here and have no counterpart (quirk Q4).
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ _REST: tuple[tuple[str, str], ...] = (
 )
 CONSTANTS: tuple[str, ...] = ("dx", "bx", "nx", "frustum")
 """Entries of the original's view transform that are no weights."""
+SWIN_CONSTANT = ".relative_position_index"
+"""The same in its Swin backbone."""
 
 
 def our_key(official: str, *, fuser: FuserType = "gated", distilled: bool = False) -> str | None:
@@ -75,7 +77,7 @@ def our_key(official: str, *, fuser: FuserType = "gated", distilled: bool = Fals
         official = f"{first.removesuffix('_student')}.{rest}"
     elif first.endswith("_student"):
         return None
-    if official.removeprefix("encoders.camera.vtransform.") in CONSTANTS:
+    if official.removeprefix("encoders.camera.vtransform.") in CONSTANTS or official.endswith(SWIN_CONSTANT):
         return None
     for theirs, ours in _names(fuser):
         if official.startswith(theirs):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import crkd_core.models
-from crkd_core.config import HeadConfig, Recipe, load_recipe, recipe_from_dict, recipe_to_dict
+from crkd_core.config import HeadConfig, Recipe, RecipeError, load_recipe, recipe_from_dict, recipe_to_dict
 from crkd_core.models.center_head import CenterHead
 from crkd_core.models.center_loss import center_loss
 from crkd_core.models.center_targets import center_targets
@@ -67,9 +67,10 @@ def test_package_imports() -> None:
     assert crkd_core.models.__doc__
 
 
-@pytest.mark.parametrize("calibration", [False, True])
-@pytest.mark.parametrize("fuser", ["gated", "conv"])
-@pytest.mark.parametrize("neck", ["second_fpn", "generalized_lss_fpn"])
+@pytest.mark.parametrize(
+    ("neck", "fuser", "calibration"),
+    [("second_fpn", "gated", True), ("second_fpn", "conv", False), ("generalized_lss_fpn", "gated", False)],
+)
 def test_training_step_reaches_every_weight(calibration: bool, fuser: str, neck: str) -> None:
     torch.manual_seed(0)
     recipe = small_recipe(radar={"calibration": calibration}, fuser={"type": fuser}, camera={"neck": neck})
@@ -87,8 +88,24 @@ def test_training_step_reaches_every_weight(calibration: bool, fuser: str, neck:
     assert (output.radar_activation is not None) == calibration
 
 
-@pytest.mark.parametrize("images", [(0, 0), (0, 2), (1, 0)])
-@pytest.mark.parametrize("points", [(0, 0), (0, 9), (9, 0)])
+def test_swin_needs_the_other_neck() -> None:
+    with pytest.raises(RecipeError, match=r"model\.camera\.neck: .* set neck: generalized_lss_fpn"):
+        FusionDetector(small_recipe(camera={"backbone": "swin_t"}))
+
+
+def test_swin_student_trains() -> None:
+    torch.manual_seed(0)
+    recipe = small_recipe(camera={"backbone": "swin_t", "neck": "generalized_lss_fpn"})
+    model = FusionDetector(recipe).train()
+    output = model(random_input((1, 1), (40, 25)))
+    losses = center_loss(output.tasks, center_targets(*random_truth(2), recipe), recipe.model.head)
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("images", "points"), [((0, 0), (0, 0)), ((0, 0), (9, 0)), ((0, 2), (9, 0)), ((1, 0), (0, 9)), ((1, 1), (0, 0))]
+)
 @pytest.mark.parametrize("training", [False, True])
 def test_any_sensor_may_be_missing(images: tuple[int, ...], points: tuple[int, ...], training: bool) -> None:
     torch.manual_seed(0)

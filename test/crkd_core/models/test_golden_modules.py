@@ -18,6 +18,7 @@ from crkd_core.models.necks import GeneralizedLSSFPN, SecondFPN
 from crkd_core.models.official_keys import our_key
 from crkd_core.models.radar_encoder import RadarEncoder, decorate
 from crkd_core.models.resnet import ResNet
+from crkd_core.models.swin import SwinTiny
 from crkd_core.models.view_transform import LiftSplat, frustum_points, pixel_grid
 from crkd_core.ops.pillars import Pillars, scatter_pillars
 
@@ -51,6 +52,16 @@ def test_resnet50(load_golden: Load, recipe_weights: Weights) -> None:
     maps = loaded(net, recipe_weights(net.state_dict(), g.meta))(g["in.x"])
     for i, (values, step) in enumerate(zip(maps, (32, 32, 32, 16), strict=True)):
         assert_close(values[:, ::step], g[f"out.y{i}_every{step}th_channel"])
+        assert_stats(values, g[f"out.y{i}_stats"])
+
+
+@torch.no_grad()
+def test_swin_tiny(load_golden: Load, recipe_weights: Weights) -> None:
+    g = load_golden("swin_t")
+    net = SwinTiny()
+    maps = loaded(net, recipe_weights(net.state_dict(), g.meta))(g["in.x"])
+    for i, values in enumerate(maps):
+        assert_close(values[:, ::8], g[f"out.y{i}_every8th_channel"])
         assert_stats(values, g[f"out.y{i}_stats"])
 
 
