@@ -114,8 +114,9 @@ SPECS: tuple[Spec, ...] = (
     Spec("cameras", DEFAULT_CAMERAS, "camera names; the model knows a camera by its name in upper case"),
     Spec("radars", DEFAULT_RADARS, "radar names; the model knows a radar by its name in upper case"),
     Spec("image_transport", "compressed", "type of the image topics", choices=("compressed", "raw")),
-    Spec("reference", "camera", "camera: every image of trigger_camera makes a frame at its stamp; "
-         "topic: every message of reference_topic does", choices=("camera", "topic")),
+    Spec("reference", "instant", "what a frame refers to. camera: each image of trigger_camera, at its stamp; instant: "
+         "the same, at its stamp minus its offset_ms; topic: each message of reference_topic",
+         choices=("camera", "instant", "topic")),
     Spec("trigger_camera", "cam_front", "the reference camera"),
     Spec("reference_topic", "lidar_top/points", "with reference: topic, a topic whose messages have a header"),
     Spec("reference_type", "sensor_msgs/msg/PointCloud2", "message type of reference_topic"),
@@ -211,7 +212,7 @@ class DetectorParameters:
     @property
     def trigger(self) -> str | None:
         """The sensor whose images open frames; None with ``reference: topic``."""
-        return self.text("trigger_camera").upper() if self.text("reference") == "camera" else None
+        return None if self.text("reference") == "topic" else self.text("trigger_camera").upper()
 
     def assembler(self, *, sweeps: int, replay: bool) -> AssemblerConfig:
         """What the frame assembler needs.
@@ -226,6 +227,7 @@ class DetectorParameters:
             radars=tuple(self.radars),
             sweeps=sweeps,
             trigger=self.trigger,
+            at_instant=self.text("reference") == "instant",
             camera_slop=self.nanoseconds("camera_slop_ms"),
             camera_min_period=self.nanoseconds("camera_min_period_ms"),
             radar_slop=self.nanoseconds("radar_slop_ms"),
@@ -277,7 +279,7 @@ def _from_values(given: Mapping[str, object]) -> DetectorParameters:
         raise ParameterError("parameters cameras, radars: expected at least one sensor, got none")
     if len({name.upper() for name in cameras + radars}) != len(cameras + radars):
         raise ParameterError(f"parameters cameras, radars: a name occurs twice in {cameras + radars}")
-    if values["reference"] == "camera" and values["trigger_camera"] not in cameras:
+    if values["reference"] != "topic" and values["trigger_camera"] not in cameras:
         raise ParameterError(
             f"parameter trigger_camera: expected one of cameras ({', '.join(cameras)}), "
             f"got '{values['trigger_camera']}'"

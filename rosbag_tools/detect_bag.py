@@ -212,8 +212,9 @@ def build_parser() -> argparse.ArgumentParser:
                         "(default: the parameter file's, else the shipped weights)")
     parser.add_argument("--out", type=Path, required=True, help="bag to write: a folder, or a path ending in .mcap")
     parser.add_argument("--params", type=Path, help="ROS 2 parameter file (default: the shipped config/detector.yaml)")
-    parser.add_argument("--reference", choices=("camera", "keyframes"), help="camera: a frame per image of the trigger "
-                        f"camera; keyframes: a frame per annotated key frame ({topics.GROUND_TRUTH}) (default: as the "
+    parser.add_argument("--reference", choices=("camera", "instant", "keyframes"), help="what frames refer to. "
+                        "camera, instant: each image of the trigger camera, at its stamp or at its stamp minus its "
+                        f"offset; keyframes: each annotated key frame ({topics.GROUND_TRUTH}) (default: as the "
                         "parameter file says)")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: as the parameter file says)")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="arithmetic of the network")
@@ -228,10 +229,10 @@ def build_parser() -> argparse.ArgumentParser:
 def overrides_of(args: argparse.Namespace) -> dict[str, object]:
     """Parameters that the command line sets."""
     chosen: dict[str, object] = {}
-    if args.reference == "camera":
-        chosen["reference"] = "camera"
-    elif args.reference == "keyframes":
+    if args.reference == "keyframes":
         chosen.update(KEY_FRAME_REFERENCE)
+    elif args.reference is not None:
+        chosen["reference"] = args.reference
     for name in ("device", "precision", "recipe", "score_threshold"):
         if getattr(args, name) is not None:
             chosen[name] = getattr(args, name)

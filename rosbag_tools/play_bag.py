@@ -1,8 +1,8 @@
 """Publish a recorded drive on a ROS 2 graph: at the speed it was recorded, faster, or as fast as a detector answers.
 
 The serialised messages are published as they are. With ``--lossless`` the player never runs more than ``--horizon``
-seconds (of the recording) ahead of the oldest trigger message that has no answer yet; an answer is a message on
-``--answer`` whose stamp equals that of a message on ``--trigger``. Together with a detector node that has
+seconds (of the recording) ahead of the oldest trigger message that has no answer yet. Answers come in order: a message
+on ``--answer`` settles the messages on ``--trigger`` up to its own stamp. Together with a detector node that has
 ``drop_frames: false``, every frame is made of everything that was recorded for it.
 """
 
@@ -76,7 +76,7 @@ class PlaySummary:
     Attributes:
         published: messages by topic.
         skipped: topics left out because their message type is not known here, with that type.
-        answered: trigger messages that were answered (``lossless``).
+        answered: answers received (``lossless``).
         seconds: wall time.
     """
 
@@ -257,8 +257,10 @@ class _Player:
         self._clock.publish(message)
 
     def _answered(self, data: bytes) -> None:
-        if self._unanswered.pop(header_stamp(data), None) is not None:
-            self.summary.answered += 1
+        self.summary.answered += 1
+        stamp = header_stamp(data)
+        for trigger in [trigger for trigger in self._unanswered if trigger <= stamp]:
+            del self._unanswered[trigger]
 
     def _wait_for_answers(self, recorded_before: int) -> None:
         """Until every trigger message that was recorded before that time is answered."""

@@ -102,7 +102,7 @@ class FrameAssembler:
         if not track.add(stamp, image, now):
             self.counts["duplicate"] += 1
         elif name == self.config.trigger:
-            self._open(stamp, stamp - self._trigger_offset, now)
+            self._open(stamp, now)
         return self._ready(now)
 
     def radar(self, name: str, stamp: int, points: Points, now: int) -> list[AssembledFrame]:
@@ -124,7 +124,7 @@ class FrameAssembler:
         newest = self._last_trigger
         if newest is not None and stamp < newest[0] - self.config.jump:
             self._begin_anew(stamp, now)
-        self._open(stamp, stamp - self._trigger_offset, now)
+        self._open(stamp, now)
         return self._ready(now)
 
     def poll(self, now: int) -> list[AssembledFrame]:
@@ -186,7 +186,8 @@ class FrameAssembler:
                 self.counts["straggler"] += 1
                 return False
         if track.newest is not None and stamp < track.newest - self.config.jump:
-            self._stragglers = (track.newest - self.config.jump, now + self.config.jump)
+            if self.config.deadline_clock == "now":
+                self._stragglers = (track.newest - self.config.jump // 4, now + self.config.jump // 2)
             self._begin_anew(stamp, now)
         return True
 
@@ -215,7 +216,9 @@ class FrameAssembler:
 
     # ----------------------------------------------------------------------------------------------------- frames
 
-    def _open(self, stamp: int, instant: int, now: int) -> None:
+    def _open(self, trigger: int, now: int) -> None:
+        instant = trigger - self._trigger_offset
+        stamp = instant if self.config.at_instant else trigger
         if self._last_stamp is not None and stamp <= self._last_stamp:
             self.counts["late_trigger"] += 1
             return
@@ -224,8 +227,8 @@ class FrameAssembler:
             return
         self._pending.append(Request(stamp, instant, now))
         self._pending.sort(key=lambda p: p.stamp)
-        if self._last_trigger is None or stamp > self._last_trigger[0]:
-            self._last_trigger = (stamp, now)
+        if self._last_trigger is None or trigger > self._last_trigger[0]:
+            self._last_trigger = (trigger, now)
 
     def _ready(self, now: int) -> list[AssembledFrame]:
         frames = []

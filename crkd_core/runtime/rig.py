@@ -18,8 +18,8 @@ class AssemblerConfig:
             an explicit trigger, or the trigger image's stamp minus the trigger camera's own offset.
         radars: names.
         sweeps: radar sweeps per radar and frame, at most.
-        trigger: the camera whose every image opens a frame that refers to that image's stamp; None: frames are opened
-            by ``FrameAssembler.reference``.
+        trigger: the camera whose every image opens a frame; None: frames are opened by ``FrameAssembler.reference``.
+        at_instant: a triggered frame refers to its instant, not to the stamp of the trigger image.
         camera_slop: an image further from its time than this is not used.
         camera_min_period: least time between two images of one camera. An image within half of it of its time is the
             nearest there will be; with 0 the assembler waits for the next image to be sure.
@@ -42,6 +42,7 @@ class AssemblerConfig:
     radars: tuple[str, ...]
     sweeps: int
     trigger: str | None = None
+    at_instant: bool = False
     camera_slop: int = 50 * MILLISECOND
     camera_min_period: int = 50 * MILLISECOND
     radar_slop: int = 38 * MILLISECOND

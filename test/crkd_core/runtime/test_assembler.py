@@ -243,6 +243,45 @@ def test_trigger_older_than_an_answered_one_is_counted_and_dropped():
     assert a.counts["late_trigger"] == 1
 
 
+def test_triggered_frame_may_refer_to_its_instant():
+    a = assembler(cameras={"FRONT": -30 * MS, "BACK": -10 * MS}, at_instant=True)
+    a.camera("FRONT", at(0), b"", 0)
+    a.camera("BACK", at(21), b"", 0)
+    [frame] = a.radar("RADAR", at(50), POINTS, 0)
+    assert frame.stamp == at(30)
+    assert frame.frame is not None
+    assert frame.frame.manifest.sensors == {"FRONT": (at(0),), "BACK": (at(21),), "RADAR": (at(50),)}
+    assert frame.frame.T_world_from_base[0, 3] == pytest.approx(0.3)
+
+
+def test_replay_waits_for_poses_however_far_they_lag_behind():
+    rig = FakeRig(known=at(-5000))
+    a = assembler(rig, deadline_clock="messages", silent=0, camera_capacity=64)
+    for i in range(30):
+        a.radar("RADAR", at(80 * i), POINTS, 0)
+        assert a.camera("FRONT", at(80 * i), b"", 0) == []
+        a.camera("BACK", at(80 * i + 20), b"", 0)
+    rig.known = at(5000)
+    assert [f.state for f in a.poll(0)] == [FrameState.NOMINAL] * 30
+
+
+def test_replay_without_any_pose_goes_on_once_it_was_flushed():
+    a = assembler(FakeRig(known=0, poses_known=False), deadline_clock="messages", silent=0, cameras={"FRONT": 0})
+    a.radar("RADAR", at(0), POINTS, 0)
+    assert a.camera("FRONT", at(0), b"", 0) == []
+    assert len(a.flush(0)) == 1
+    a.radar("RADAR", at(80), POINTS, 0)
+    assert [f.state for f in a.camera("FRONT", at(80), b"", 0)] == [FrameState.STALE]
+
+
+def test_number_of_waiting_frames_is_bounded():
+    a = assembler(FakeRig(known=0), deadline_clock="messages", silent=0, cameras={"FRONT": 0})
+    answered = [len(a.camera("FRONT", at(80 * i), b"", 0)) for i in range(200)]
+    assert answered[:64] == [0] * 64
+    assert sum(answered) + a.pending == 200
+    assert a.pending <= 64
+
+
 def test_explicit_reference_stamps_make_the_frames():
     a = assembler(trigger=None)
     a.camera("FRONT", at(-30), b"", 0)
