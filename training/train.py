@@ -5,7 +5,7 @@
     training/train.py student_r50 --dataroot DATA --version v1.0-trainval --split train --out runs/student_r50
 
 Writes into --out: the checkpoint `model/`, the resume state `last.ckpt`, logs for TensorBoard and CSV, `run.json` (what
-ran) and, with --evaluate-scenes, `results.json` (nuScenes result format); the metric's figures go into model/model.json.
+ran) and, with --evaluate-scenes, `results.json` (nuScenes result format); the figures go into `model/model.json`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from crkd_core.data.frames import NuScenesFrames
 from crkd_core.data.nuscenes import load_index
 from crkd_core.runtime.checkpoint import save_checkpoint
 from crkd_core.runtime.detector import Detector
-from crkd_core.training.loop import TrainingOptions, train
+from crkd_core.training.loop import RESUME_FILE, TrainingOptions, train
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -77,7 +77,7 @@ def main() -> int:
     recipe = changed(load_recipe(args.recipe), args.set)
     if bool(args.dataroot) == bool(args.synthscenes):
         raise UserError("training data: name either --dataroot DIR or --synthscenes N")
-    if (args.out / "last.ckpt").exists() and not args.resume:
+    if (args.out / RESUME_FILE).exists() and not args.resume:
         raise UserError(f"{args.out}: holds a run already; add --resume to go on, or choose another --out")
     if args.dry_run:
         print(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))

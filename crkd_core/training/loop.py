@@ -6,7 +6,6 @@ would have read: see ``crkd_core.data.dataset``.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
@@ -26,7 +25,8 @@ from crkd_core.models.center_targets import center_targets
 from crkd_core.models.detector import FusionDetector
 from crkd_core.training.schedule import learning_rate_factor, optimizer
 
-logger = logging.getLogger(__name__)
+RESUME_FILE = "last.ckpt"
+"""Name of the resume state in the folder of a run."""
 
 
 class TrainingError(UserError):
@@ -115,6 +115,26 @@ class DetectionTraining(lightning.LightningModule):
         return batch.to(device)
 
 
+class ResumeState(Callback):
+    """Writes the resume state every so many steps and at the end; a killed run leaves the last whole one."""
+
+    def __init__(self, path: Path, *, every: int) -> None:
+        self._path = path
+        self._every = every
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any) -> None:
+        """Write it when the step number is a multiple of ``every``."""
+        if trainer.global_step % self._every == 0:
+            self.on_train_end(trainer, module)
+
+    def on_train_end(self, trainer: lightning.Trainer, _module: lightning.LightningModule) -> None:
+        """Write it."""
+        partial = self._path.with_suffix(".partial")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            partial.replace(self._path)
+
+
 def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> FusionDetector:
     """Train from scratch, or resume; returns the model on the CPU in eval mode (averaged weights if the recipe asks).
 
@@ -124,7 +144,7 @@ def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> Fus
     if len(samples) == 0:
         raise TrainingError("training set: no sample; check the data root and split")
     lightning.seed_everything(options.seed, workers=True, verbose=False)
-    last = options.out / "last.ckpt"
+    last = options.out / RESUME_FILE
     done = _resumed_step(last) if options.resume else 0
     module = DetectionTraining(recipe, log_every=options.log_every)
     loader = _loader(samples, recipe, options, start_step=done)
@@ -143,7 +163,6 @@ def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> Fus
         enable_progress_bar=options.progress,
     )
     trainer.fit(module, loader, ckpt_path=last if options.resume else None, weights_only=True)
-    trainer.save_checkpoint(last)
     return module.model.cpu().eval()
 
 
@@ -170,20 +189,11 @@ def _loader(
 
 
 def _callbacks(recipe: Recipe, options: TrainingOptions) -> list[Callback]:
-    callbacks: list[Callback] = [
-        ModelCheckpoint(
-            dirpath=options.out,
-            filename="last",
-            every_n_train_steps=options.save_every,
-            save_top_k=1,
-            enable_version_counter=False,
-        )
-    ]
+    # The resume state comes first: at the end it is saved before averaged weights take the place of the raw ones.
+    callbacks: list[Callback] = [ResumeState(options.out / RESUME_FILE, every=options.save_every)]
     if options.progress:
         callbacks.append(TQDMProgressBar(refresh_rate=20))
     if recipe.train.ema_decay > 0:
-        from lightning.pytorch.callbacks import EMAWeightAveraging
-
         callbacks.append(EMAWeightAveraging(decay=recipe.train.ema_decay))
     return callbacks
 
