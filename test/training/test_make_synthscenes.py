@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_it_writes_the_drives_asked_for_and_says_where(tmp_path):
+def test_it_writes_the_drives_asked_for_and_says_where(tmp_path: Path):
     out = tmp_path / "set"
     done = _run("--out", str(out), "--seeds", "9000", "--duration", "0.5", "--image-width", "64", "--jobs", "1")
     assert done.returncode == 0, done.stderr
@@ -30,7 +31,7 @@ def test_it_writes_the_drives_asked_for_and_says_where(tmp_path):
         (["--out", "."], "exists already"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_two(tmp_path, arguments, message):
+def test_a_mistake_is_one_line_and_exit_code_two(tmp_path: Path, arguments: Any, message: str):
     done = _run("--out", str(tmp_path / "set"), "--jobs", "1", *arguments)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1

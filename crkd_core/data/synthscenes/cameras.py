@@ -39,7 +39,7 @@ def render(drive: Drive, mount: CameraMount, stamp_ns: int, size: ImageSize) -> 
         _paint(canvas, *_shadow_polygons(drive, states, chosen, view), view)
         _paint(canvas, *_body_polygons(drive, states, chosen, view), view)
     image = canvas if factor == 1 else cv2.resize(canvas, (size.width, size.height), interpolation=cv2.INTER_AREA)
-    return _with_noise(image, drive, mount, stamp_ns)
+    return _with_noise(np.asarray(image, dtype=np.uint8), drive, mount, stamp_ns)
 
 
 class _View:
@@ -141,7 +141,11 @@ def _body_polygons(
     relative, yaw = states.xy[chosen] - view.eye[:2], states.yaw[chosen]
     c, s = np.cos(yaw), np.sin(yaw)
     eye = np.stack(
-        [-(relative[:, 0] * c + relative[:, 1] * s), relative[:, 0] * s - relative[:, 1] * c, np.full(len(c), view.eye[2])],
+        [
+            -(relative[:, 0] * c + relative[:, 1] * s),
+            relative[:, 0] * s - relative[:, 1] * c,
+            np.full(len(c), view.eye[2]),
+        ],
         axis=1,
     )
     distance = np.hypot(relative[:, 0], relative[:, 1])
@@ -164,7 +168,9 @@ def _body_polygons(
     cb, sb = c[body], s[body]
     x = corners[..., 0] * cb[:, None] - corners[..., 1] * sb[:, None] + states.xy[chosen][body, :1]
     y = corners[..., 0] * sb[:, None] + corners[..., 1] * cb[:, None] + states.xy[chosen][body, 1:]
-    normals = np.stack([normals[:, 0] * cb - normals[:, 1] * sb, normals[:, 0] * sb + normals[:, 1] * cb, normals[:, 2]], 1)
+    normals = np.stack(
+        [normals[:, 0] * cb - normals[:, 1] * sb, normals[:, 0] * sb + normals[:, 1] * cb, normals[:, 2]], 1
+    )
     colours = _hazy(light, _lit(light, shapes.colours[quads[order]], normals), distance[body])
     return view.to_camera(np.stack([x, y, corners[..., 2]], axis=-1)), colours
 
@@ -223,7 +229,7 @@ def _with_noise(image: NDArray[np.uint8], drive: Drive, mount: CameraMount, stam
 
 @lru_cache(maxsize=4)
 def _noise_field(sigma: float, height: int, width: int) -> NDArray[np.int16]:
-    """A fixed field of noise, of which each image takes a random part: drawing it afresh takes longer than the scene."""
+    """A fixed field of noise, of which each image takes a random part: drawing it afresh would take longer."""
     rng = np.random.default_rng(5)
     grey, colour = rng.normal(0, sigma * 0.8, (height, width, 1)), rng.normal(0, sigma * 0.6, (height, width, 3))
     return np.asarray(np.rint(grey + colour), dtype=np.int16)

@@ -104,7 +104,15 @@ class Cast:
 
 
 def populate_lane(
-    cast: Cast, *, side: int, index: int, profile: int, first: float, last: float, gap: float, clear: tuple[float, float]
+    cast: Cast,
+    *,
+    side: int,
+    index: int,
+    profile: int,
+    first: float,
+    last: float,
+    gap: float,
+    clear: tuple[float, float],
 ) -> None:
     """Traffic of one lane: all follow one profile, each a little later than the one ahead, so they never collide.
 
@@ -175,8 +183,8 @@ def populate_cycle_lane(cast: Cast, side: int, profile: int, first: float, last:
 def populate_sidewalk(cast: Cast, side: int, first: float, last: float, gap: float) -> None:
     """Pedestrians walking both ways and standing, each kind on its own line; lamp poles at the kerb."""
     rng, edge = cast.rng, cast.layout.walk_edge(side)
-    for line, speed in ((1.0, 0.0), (2.0, 1.3), (2.9, -1.3)):
-        speed *= rng.uniform(0.75, 1.25)
+    for line, pace in ((1.0, 0.0), (2.0, 1.3), (2.9, -1.3)):
+        speed = pace * rng.uniform(0.75, 1.25)
         s = first + rng.exponential(gap)
         while s < last:
             yaw = float(rng.uniform(-np.pi, np.pi)) if speed == 0 else (0.0 if speed > 0 else np.pi)
@@ -240,7 +248,7 @@ def _strip_bus(cast: Cast, side: int, s: float, length: float, d: float) -> None
     cast.actors.append(Actor("bus", size, s + length / 2, d, yaw + cast.jitter(0.01), manned=True))
 
 
-def _strip_work(cast: Cast, side: int, s: float, length: float, d: float) -> None:
+def _strip_work(cast: Cast, side: int, s: float, length: float, _d: float) -> None:
     """A work zone: a row of cones, then a row of barriers along the traffic, a machine and workers behind them."""
     inner = side * (cast.layout.parking_edge(side) + 0.25)
     spacing = cast.rng.uniform(1.3, 2.2)
@@ -263,7 +271,7 @@ def _strip_work(cast: Cast, side: int, s: float, length: float, d: float) -> Non
         cast.add("pedestrian", place, inner + side * cast.rng.uniform(1.0, 2.6), float(cast.rng.uniform(-3, 3)))
 
 
-def _strip_bikes(cast: Cast, side: int, s: float, length: float, d: float) -> None:
+def _strip_bikes(cast: Cast, _side: int, s: float, length: float, d: float) -> None:
     lean = cast.rng.choice([-1, 1]) * np.pi / 2 + cast.jitter(0.2)
     name = cast.pick(bicycle=0.5, motorcycle=0.5)
     at = s + 1.0
@@ -275,7 +283,10 @@ def _strip_bikes(cast: Cast, side: int, s: float, length: float, d: float) -> No
         at += cast.rng.uniform(1.3, 2.4)
 
 
-_STRIP = {"cars": _strip_cars, "rig": _strip_rig, "truck": _strip_truck, "bus": _strip_bus, "work": _strip_work}
+_STRIP = {
+    "cars": _strip_cars, "rig": _strip_rig, "truck": _strip_truck, "bus": _strip_bus, "work": _strip_work,
+    "bikes": _strip_bikes,
+}  # fmt: skip
 _STRIP_LENGTH = {"cars": 14.0, "rig": 21.0, "truck": 10.0, "bus": 14.0, "work": 19.0, "bikes": 9.0, "gap": 5.0}
 _STRIP_DECK = ("cars", "work", "rig", "bikes", "bus", "work", "truck", "gap")
 
@@ -287,8 +298,6 @@ def populate_strip(cast: Cast, side: int, first: float, last: float) -> None:
     while s < last:
         for kind in cast.rng.permutation(list(_STRIP_DECK)):
             length = _STRIP_LENGTH[str(kind)]
-            if kind == "bikes":
-                _strip_bikes(cast, side, s, length, d)
-            elif kind != "gap":
+            if kind != "gap":
                 _STRIP[str(kind)](cast, side, s, length, d)
             s += length + 1.5

@@ -188,7 +188,9 @@ def _passing(drive: Drive, view: _View, echoes: _Echoes) -> FloatArray:
     return out
 
 
-def _stopped(points: FloatArray, distance: FloatArray, xy: FloatArray, yaw: FloatArray, half: FloatArray) -> NDArray[np.bool_]:
+def _stopped(
+    points: FloatArray, distance: FloatArray, xy: FloatArray, yaw: FloatArray, half: FloatArray
+) -> NDArray[np.bool_]:
     """(P, B) whether the way from the sensor to each point leads through each rectangle."""
     sight = points / np.maximum(distance, 1e-6)[:, None]
     c, s = np.cos(yaw), np.sin(yaw)

@@ -45,7 +45,7 @@ class Road:
 
     @property
     def end(self) -> float:
-        """s of the last sample."""
+        """S of the last sample."""
         return self.start + _STEP * (len(self.xy) - 1)
 
     def place(self, s: ArrayLike, d: ArrayLike) -> Placement:

@@ -48,7 +48,8 @@ def build_shapes(seed: int, actors: Sequence[Actor], blocks: Sequence[Block]) ->
     count = len(actors) + len(blocks)
     low, high = (np.full((count, MAX_PARTS, 3), np.nan) for _ in range(2))
     pieces: list[tuple[_Flat, FloatArray, FloatArray]] = []
-    for n, body in enumerate((*actors, *blocks)):
+    bodies: list[Actor | Block] = [*actors, *blocks]
+    for n, body in enumerate(bodies):
         if isinstance(body, Actor):
             key, paint = actor_variant(body.name, rng, manned=body.manned)
         else:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crkd_core.data.synthscenes.config import (
-    CameraMount,
     camera_intrinsics,
     camera_mounting,
     lidar_mounting,
@@ -81,8 +80,7 @@ def scene_events(drive: Drive, name: str, *, sweeps: bool, lidar_sweeps: bool) -
     for camera in drive.config.cameras:
         lead = round(camera.lead_ms * 1e6)
         grids.append((camera.name, "jpg", camera_stamps(drive, camera), [k - lead for k in keyframes], sweeps))
-    for radar in drive.config.radars:
-        grids.append((radar.name, "pcd", radar_stamps(drive, radar), keyframes, sweeps))
+    grids += [(r.name, "pcd", radar_stamps(drive, r), keyframes, sweeps) for r in drive.config.radars]
     grids.append(("LIDAR_TOP", "pcd.bin", lidar_stamps(drive), keyframes, lidar_sweeps))
     events: dict[str, list[Event]] = {}
     for channel, suffix, stamps, wanted, every in grids:
@@ -132,8 +130,8 @@ def scene_rows(drive: Drive, name: str, events: dict[str, list[Event]]) -> Table
              "location": "synthscenes"}
         ],
         "map": [
-            {"token": token("map", name, drive.seed), "category": "semantic_prior", "filename": map_filename(drive, name),
-             "log_tokens": [log]}
+            {"token": token("map", name, drive.seed), "category": "semantic_prior", "log_tokens": [log],
+             "filename": map_filename(drive, name)}
         ],
         "scene": [
             {"token": scene, "name": name, "log_token": log, "nbr_samples": len(samples),

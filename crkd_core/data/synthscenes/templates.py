@@ -73,35 +73,41 @@ _VEHICLE_PAINT: tuple[RGB, ...] = (
     (28, 84, 60), (206, 172, 60), (90, 70, 54), (170, 190, 204),
 )  # fmt: skip
 _CLOTHES: tuple[RGB, ...] = (
-    (40, 44, 60), (150, 36, 40), (210, 208, 200), (60, 96, 62), (44, 84, 150), (190, 150, 60), (92, 60, 90), (30, 30, 32),
+    (40, 44, 60), (150, 36, 40), (210, 208, 200), (60, 96, 62), (44, 84, 150), (190, 150, 60), (92, 60, 90),
+    (30, 30, 32),
 )  # fmt: skip
+_FACADES: tuple[RGB, ...] = (
+    (168, 150, 130), (150, 100, 84), (176, 176, 172), (120, 124, 130), (196, 184, 160),
+)  # fmt: skip
+_LEAVES: tuple[RGB, ...] = ((66, 96, 46), (84, 110, 52), (52, 82, 50), (120, 104, 50))
 _HI_VIS: RGB = (214, 226, 40)
+
+
+def _any_of(colours: Sequence[RGB], rng: np.random.Generator) -> RGB:
+    return colours[int(rng.integers(len(colours)))]
 
 
 def actor_variant(name: str, rng: np.random.Generator, *, manned: bool) -> tuple[tuple[str, ...], FloatArray]:
     """A look's key and its (3, 3) colours by slot, for an actor of a class."""
-
-    def any_of(colours: Sequence[RGB]) -> RGB:
-        return colours[int(rng.integers(len(colours)))]
-
     variant = int(rng.integers(4))
-    paint, second = any_of(_VEHICLE_PAINT), (225.0, 226.0, 228.0)
+    paint, second = _any_of(_VEHICLE_PAINT, rng), (225.0, 226.0, 228.0)
     key: tuple[str, ...] = (name,)
     if name == "car":
         key = (name, ("sedan", "sedan", "wagon", "van")[variant])
     elif name in ("truck", "trailer"):
-        second = any_of([(232, 232, 230), (200, 204, 206), (60, 90, 150), (160, 60, 50), (222, 222, 224)])
+        second = _any_of([(232, 232, 230), (200, 204, 206), (60, 90, 150), (160, 60, 50), (222, 222, 224)], rng)
     elif name == "bus":
-        paint = any_of([(220, 222, 224), (176, 40, 44), (40, 96, 150), (222, 176, 50), (60, 130, 90)])
+        paint = _any_of([(220, 222, 224), (176, 40, 44), (40, 96, 150), (222, 176, 50), (60, 130, 90)], rng)
     elif name == "construction_vehicle":
-        key, paint = (name, ("excavator", "loader")[variant % 2]), any_of([(236, 178, 24), (228, 160, 30), (222, 120, 30)])
+        key = (name, ("excavator", "loader")[variant % 2])
+        paint = _any_of([(236, 178, 24), (228, 160, 30), (222, 120, 30)], rng)
     elif name == "barrier":
         key = (name, ("striped", "striped", "concrete", "orange")[variant])
     elif name in ("motorcycle", "bicycle"):
-        key, second = (name, "rider" if manned else "parked"), any_of(_CLOTHES)
+        key, second = (name, "rider" if manned else "parked"), _any_of(_CLOTHES, rng)
     elif name == "pedestrian":
         key = (name, ("plain", "plain", "backpack", "plain")[variant])
-        paint, second = any_of(_CLOTHES), any_of([(38, 42, 58), (60, 60, 64), (110, 96, 76), (24, 24, 28)])
+        paint, second = _any_of(_CLOTHES, rng), _any_of([(38, 42, 58), (60, 60, 64), (110, 96, 76), (24, 24, 28)], rng)
         if rng.uniform() < 0.12:
             paint = _HI_VIS
     shade = rng.uniform(0.85, 1.08)
@@ -115,11 +121,11 @@ def block_variant(kind: str, size: Triple, rng: np.random.Generator) -> tuple[tu
     if kind == "building":
         floors, columns = int(np.clip(size[2] // 3.2, 1, 5)), int(np.clip(size[0] // 4, 1, 6))
         key = (kind, str(floors), str(columns), str(int(np.clip(size[1] // 4, 1, 4))))
-        paint = [(168, 150, 130), (150, 100, 84), (176, 176, 172), (120, 124, 130), (196, 184, 160)][int(rng.integers(5))]
+        paint = _any_of(_FACADES, rng)
     elif kind == "tree":
-        paint = [(66, 96, 46), (84, 110, 52), (52, 82, 50), (120, 104, 50)][int(rng.integers(4))]
+        paint = _any_of(_LEAVES, rng)
     elif kind == "wall":
-        paint = [(150, 148, 142), (128, 104, 90), (110, 112, 116)][int(rng.integers(3))]
+        paint = _any_of(_FACADES, rng)
     elif kind == "pole":
         paint = (96, 98, 102)
     shade = rng.uniform(0.85, 1.1)
@@ -250,7 +256,9 @@ def _motorcycle(style: str) -> list[Part]:
     tank = Part((-0.04, -0.24, 0.5 * z), (0.22, 0.24, 0.76 * z), PAINT)
     seat = Part((-0.46, -0.2, 0.5 * z), (-0.05, 0.2, 0.66 * z), FIXED, _BLACK)
     seat.mark("rear", (0.15, 0.85), (0.1, 0.8), _TAIL)
-    fairing = Part((0.23, -0.5, 0.62 * z), (0.36, 0.5, (0.84 if style == "rider" else 1.0) * z), PAINT, taper=(0.6, 0.8))
+    fairing = Part(
+        (0.23, -0.5, 0.62 * z), (0.36, 0.5, (0.84 if style == "rider" else 1.0) * z), PAINT, taper=(0.6, 0.8)
+    )
     fairing.mark("front", (0.3, 0.7), (0.1, 0.6), _HEAD)
     parts = [front, rear, engine, tank, seat, fairing]
     if style == "rider":

@@ -82,7 +82,7 @@ class States:
 
 @dataclass(frozen=True)
 class EgoTrack:
-    """The vehicle at K times: base_link's place (K, 2) and heading (K,), velocity (K, 2) in the world, yaw rate (K,)."""
+    """The vehicle at K times: place (K, 2) and heading (K,) of base_link, velocity (K, 2), yaw rate (K,)."""
 
     xy: FloatArray
     heading: FloatArray
@@ -272,7 +272,7 @@ def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float =
                 light=light,
                 actors=tuple(cast.actors),
                 blocks=tuple(cast.blocks),
-                sizes=np.array([b.size for b in (*cast.actors, *cast.blocks)], dtype=np.float64),
+                sizes=np.array([a.size for a in cast.actors] + [b.size for b in cast.blocks], dtype=np.float64),
                 labels=np.array([LABEL[a.name] for a in cast.actors] + [-1] * len(cast.blocks), dtype=np.int64),
                 crosswalk=crossing_s,
             )
@@ -311,9 +311,7 @@ def _populated(
             clear = (-5.0, max(7.0, free[1])) if own else free
             gap = float(rng.uniform(4, 18)) / density
             begin, end = (first - extra, last) if side < 0 else (first, last + extra)
-            populate_lane(
-                lane, side=side, index=index, profile=profile, first=begin, last=end, gap=gap, clear=clear
-            )
+            populate_lane(lane, side=side, index=index, profile=profile, first=begin, last=end, gap=gap, clear=clear)
             cast.actors += spread_starts(lane.actors, seconds=float(rng.uniform(0.3, 0.9)), anchor=0.0)
         extra = profiles.covered_by(profiles.cycle_lane(side), duration_s)
         begin, end = (first - extra, last) if side < 0 else (first, last + extra)
@@ -356,9 +354,7 @@ def _without_overlaps(drive: Drive) -> Drive:
 
 def _make_light(rng: np.random.Generator) -> Light:
     azimuth, elevation = rng.uniform(-np.pi, np.pi), np.deg2rad(rng.uniform(20, 65))
-    sun = np.array(
-        [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
-    )
+    sun = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
     overcast, gain = rng.uniform(0, 1), rng.uniform(0.65, 1.0)
     warm = rng.uniform(-1, 1)
     sky_top = gain * ((1 - overcast) * np.array([95, 140, 205]) + overcast * np.array([170, 175, 182]))

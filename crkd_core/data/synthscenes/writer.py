@@ -191,7 +191,7 @@ def _map_mask(drive: Drive) -> bytes:
     mask = np.zeros((height, width), dtype=np.uint8)
     pixels = outline / _MAP_RESOLUTION
     pixels[:, 1] = height - pixels[:, 1]
-    cv2.fillPoly(mask, [np.rint(pixels).astype(np.int32)], 255)
+    cv2.fillPoly(mask, [np.rint(pixels).astype(np.int32)], (255,))
     done, encoded = cv2.imencode(".png", mask)
     assert done
     return encoded.tobytes()

@@ -1,30 +1,37 @@
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from crkd_core.data.synthscenes.cameras import render
-from crkd_core.data.synthscenes.config import ImageSize, camera_intrinsics, camera_mounting
+from crkd_core.data.synthscenes.config import CameraMount, ImageSize, camera_intrinsics, camera_mounting
 from crkd_core.data.synthscenes.population import Actor, Block
+from crkd_core.data.synthscenes.world import Drive
 from crkd_core.geometry.transforms import apply, inverse
-from crkd_core.types import Boxes3D
+from crkd_core.types import Boxes3D, FloatArray
+
+Stage = Callable[..., Drive]
+
 
 _SIZE = ImageSize(400, 225)
 _CAR = Actor("car", (4.6, 1.9, 1.7), 20.0, -1.75, 0.3)
 
 
-def _camera(drive, name="CAM_FRONT"):
+def _camera(drive: Drive, name: str = "CAM_FRONT") -> CameraMount:
     return next(c for c in drive.config.cameras if c.name == name)
 
 
-def _picture(drive, name="CAM_FRONT", size=_SIZE):
+def _picture(drive: Drive, name: str = "CAM_FRONT", size: ImageSize = _SIZE) -> NDArray[np.int64]:
     return render(drive, _camera(drive, name), drive.start_ns, size).astype(int)
 
 
-def _changed(a, b):
+def _changed(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.abs(a - b).max(axis=2) > 6
 
 
-def _outline(drive, name="CAM_FRONT", size=_SIZE):
+def _outline(drive: Drive, name: str = "CAM_FRONT", size: ImageSize = _SIZE) -> FloatArray:
     """(8, 2) pixels of the first actor's box."""
     state = drive.states(drive.start_ns)
     size_3d = drive.sizes[:1]
@@ -35,7 +42,7 @@ def _outline(drive, name="CAM_FRONT", size=_SIZE):
 
 
 @pytest.mark.parametrize("name", ["car", "truck", "bus", "trailer", "construction_vehicle", "pedestrian", "bicycle"])
-def test_a_body_fills_its_projected_box_and_nothing_beyond_but_its_shadow(stage, name):
+def test_a_body_fills_its_projected_box_and_nothing_beyond_but_its_shadow(stage: Stage, name: str):
     sizes = {"pedestrian": (0.7, 0.7, 1.75), "bicycle": (1.7, 0.6, 1.1), "car": (4.6, 1.9, 1.7)}
     actor = Actor(name, sizes.get(name, (8.0, 2.6, 3.2)), 18.0, -1.75, 0.4)
     empty, full = stage(image_noise=0.0), stage([actor], image_noise=0.0)
@@ -51,7 +58,7 @@ def test_a_body_fills_its_projected_box_and_nothing_beyond_but_its_shadow(stage,
     assert corners[:, 1].max() - margin[1] <= rows.max() <= corners[:, 1].max() + shadow
 
 
-def test_a_car_behind_a_building_is_invisible_and_one_before_it_is_not(stage):
+def test_a_car_behind_a_building_is_invisible_and_one_before_it_is_not(stage: Stage):
     wall = Block("building", (1.0, 30.0, 10.0), 15.0, 0.0)
     alone = _picture(stage(blocks=[wall], image_noise=0.0))
     behind = _picture(stage([_CAR], [wall], image_noise=0.0))
@@ -61,19 +68,20 @@ def test_a_car_behind_a_building_is_invisible_and_one_before_it_is_not(stage):
     hull = cv2.convexHull(_outline(stage([_CAR])).astype(np.int32))
     cv2.fillConvexPoly(mask, hull, 1)
     inside = mask.astype(bool)
-    assert np.ptp(behind[inside].reshape(-1, 3), axis=0).max() <= np.ptp(alone[inside].reshape(-1, 3), axis=0).max() + 40
+    spread = [np.ptp(image[inside].reshape(-1, 3), axis=0).max() for image in (behind, alone)]
+    assert spread[0] <= spread[1] + 40
     assert _changed(before, behind).sum() > 1000
     assert not _changed(behind, _picture(stage([_CAR._replace(s=25.0, d=-2.5)], [wall], image_noise=0.0))).any()
 
 
-def test_front_and_rear_look_different(stage):
+def test_front_and_rear_look_different(stage: Stage):
     ahead = _picture(stage([_CAR._replace(yaw=0.0)], image_noise=0.0))
     oncoming = _picture(stage([_CAR._replace(yaw=np.pi)], image_noise=0.0))
     red = [(image[..., 0] - image[..., 1] > 60).sum() for image in (ahead, oncoming)]
     assert red[0] > red[1] + 10
 
 
-def test_a_wall_along_the_vehicle_is_cut_right_at_the_image_edge(stage):
+def test_a_wall_along_the_vehicle_is_cut_right_at_the_image_edge(stage: Stage):
     # It passes the camera's plane; without clipping its corners would land on the wrong side.
     wall = Block("wall", (100.0, 0.5, 4.0), 0.0, 3.0)
     empty, full = _picture(stage(image_noise=0.0)), _picture(stage(blocks=[wall], image_noise=0.0))
@@ -82,13 +90,13 @@ def test_a_wall_along_the_vehicle_is_cut_right_at_the_image_edge(stage):
     assert not seen[:, 220:].any()
 
 
-def test_any_size_shows_the_same_picture(drive):
+def test_any_size_shows_the_same_picture(drive: Drive):
     large, small = (_picture(drive, size=ImageSize(w, w * 9 // 16)) for w in (800, 400))
     resized = cv2.resize(large.astype(np.float32), (400, 225), interpolation=cv2.INTER_AREA)
     assert np.abs(resized - small).mean() < 3.0
 
 
-def test_the_same_stamp_gives_the_same_noise_and_another_stamp_other_noise(stage):
+def test_the_same_stamp_gives_the_same_noise_and_another_stamp_other_noise(stage: Stage):
     drive = stage()
     camera = _camera(drive)
     first, again = (render(drive, camera, drive.start_ns, _SIZE) for _ in range(2))
@@ -96,7 +104,7 @@ def test_the_same_stamp_gives_the_same_noise_and_another_stamp_other_noise(stage
     assert (first != render(drive, camera, drive.start_ns + 1000, _SIZE)).any()
 
 
-def test_cameras_look_where_their_names_say(stage):
+def test_cameras_look_where_their_names_say(stage: Stage):
     left = stage([_CAR._replace(s=1.5, d=6.25, yaw=0.0)], image_noise=0.0)
     empty = stage(image_noise=0.0)
     seen = {c.name: _changed(_picture(empty, c.name), _picture(left, c.name)).sum() for c in left.config.cameras}

@@ -1,20 +1,24 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from crkd_core.data.synthscenes import frame_at, keyframe_stamps
 from crkd_core.data.synthscenes.frames import annotated, camera_stamps, radar_stamps
 from crkd_core.data.synthscenes.population import Actor, Block
-from crkd_core.data.synthscenes.world import SynthError
+from crkd_core.data.synthscenes.world import Drive, SynthError
 from crkd_core.geometry.transforms import apply, inverse
-from crkd_core.types import DETECTION_CLASSES
+from crkd_core.types import DETECTION_CLASSES, AnnotatedFrame
+
+Stage = Callable[..., Drive]
 
 
 @pytest.fixture(scope="module")
-def frame(drive):
+def frame(drive: Drive):
     return frame_at(drive, drive.start_ns + 3_000_000_000, image_width=160, with_lidar=True)
 
 
-def test_a_frame_has_all_sensors_each_at_its_own_stamp_and_pose(drive, frame):
+def test_a_frame_has_all_sensors_each_at_its_own_stamp_and_pose(drive: Drive, frame: AnnotatedFrame):
     assert list(frame.frame.cameras) == [c.name for c in drive.config.cameras]
     assert list(frame.frame.radars) == [r.name for r in drive.config.radars]
     for camera in frame.frame.cameras.values():
@@ -31,13 +35,13 @@ def test_a_frame_has_all_sensors_each_at_its_own_stamp_and_pose(drive, frame):
     assert frame.token == f"synth-4-{frame.frame.stamp}"
 
 
-def test_intrinsics_belong_to_the_size_of_the_image(drive, frame):
+def test_intrinsics_belong_to_the_size_of_the_image(frame: AnnotatedFrame):
     K = frame.frame.cameras["CAM_FRONT"].intrinsics
     assert K[0, 0] == pytest.approx(126.6)
     assert K[0, 2] == pytest.approx((810 + 0.5) / 10 - 0.5)
 
 
-def test_boxes_are_those_of_the_world_in_the_vehicles_frame(drive, frame):
+def test_boxes_are_those_of_the_world_in_the_vehicles_frame(drive: Drive, frame: AnnotatedFrame):
     boxes, pick = annotated(drive, frame.frame.stamp)
     back = apply(frame.frame.T_world_from_base, frame.boxes.centers)
     np.testing.assert_allclose(back, boxes.centers, atol=1e-9)
@@ -48,7 +52,7 @@ def test_boxes_are_those_of_the_world_in_the_vehicles_frame(drive, frame):
     assert set(frame.labels) == set(range(len(DETECTION_CLASSES)))
 
 
-def test_lidar_points_of_a_frame_fall_into_the_boxes_that_claim_them(frame):
+def test_lidar_points_of_a_frame_fall_into_the_boxes_that_claim_them(frame: AnnotatedFrame):
     sweep = frame.frame.lidar[0]
     points = apply(sweep.T_base_from_lidar, np.stack([sweep.points[a] for a in "xyz"], axis=1))
     rich = np.flatnonzero(frame.num_points > 200)
@@ -62,7 +66,7 @@ def test_lidar_points_of_a_frame_fall_into_the_boxes_that_claim_them(frame):
         assert inside.sum() > 0.8 * frame.num_points[i]
 
 
-def test_entirely_hidden_actors_have_no_points(stage):
+def test_entirely_hidden_actors_have_no_points(stage: Stage):
     car = Actor("car", (4.6, 1.9, 1.7), 15.0, -1.75, 0.5)
     wall = Block("building", (1.0, 20.0, 8.0), 8.0, -1.75)
     hidden, clear = stage([car], [wall]), stage([car])
@@ -71,7 +75,7 @@ def test_entirely_hidden_actors_have_no_points(stage):
     assert points[1] > 100
 
 
-def test_a_moving_object_is_where_each_camera_saw_it(stage):
+def test_a_moving_object_is_where_each_camera_saw_it(stage: Stage):
     # 15 m/s and 48 ms between the cameras and the reference stamp: 0.7 m.
     drive = stage([Actor("car", (4.6, 1.9, 1.7), 10.0, 6.0, 0.0, v_s=15.0)])
     frame = frame_at(drive, drive.start_ns + 500_000_000, image_width=64, sweeps=2)
@@ -81,7 +85,7 @@ def test_a_moving_object_is_where_each_camera_saw_it(stage):
     np.testing.assert_allclose(frame.boxes.velocities[0], [15.0, 0.0], atol=1e-6)
 
 
-def test_a_key_frame_is_made_of_measurements_on_the_sensors_own_grids(drive):
+def test_a_key_frame_is_made_of_measurements_on_the_sensors_own_grids(drive: Drive):
     frame = frame_at(drive, keyframe_stamps(drive)[3], image_width=64)
     for camera in drive.config.cameras:
         assert frame.frame.cameras[camera.name].stamp in camera_stamps(drive, camera)
@@ -89,12 +93,12 @@ def test_a_key_frame_is_made_of_measurements_on_the_sensors_own_grids(drive):
         assert {s.stamp for s in frame.frame.radars[radar.name]} <= set(radar_stamps(drive, radar))
 
 
-def test_a_stamp_outside_the_drive_is_refused(drive):
-    with pytest.raises(SynthError, match="expected between 0 and 10.00 s"):
+def test_a_stamp_outside_the_drive_is_refused(drive: Drive):
+    with pytest.raises(SynthError, match=r"expected between 0 and 10\.00 s"):
         frame_at(drive, drive.start_ns + 20_000_000_000, image_width=64)
 
 
-def test_base_from_bev_is_the_lidar_mounting(frame):
+def test_base_from_bev_is_the_lidar_mounting(frame: AnnotatedFrame):
     forward = frame.frame.T_base_from_bev @ [0.0, 1.0, 0.0, 0.0]
     np.testing.assert_allclose(forward[:3], [1, 0, 0], atol=1e-12)
     assert inverse(frame.frame.T_base_from_bev)[2, 3] == pytest.approx(-1.84)

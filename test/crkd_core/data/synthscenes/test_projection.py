@@ -16,7 +16,7 @@ def test_a_polygon_is_cut_to_the_sides_and_vanishes_outside_them():
     quad = np.array([[-50.0, 0.0, 2.0], [50.0, 0.0, 2.0], [50.0, 1.0, 2.0], [-50.0, 1.0, 2.0]])
     rest = clipped(quad, side=3.0)
     np.testing.assert_allclose([rest[:, 0].min(), rest[:, 0].max()], [-6.0, 6.0])
-    assert len(clipped(quad + [0.0, 0.0, -4.0], side=3.0)) == 0
+    assert len(clipped(quad - np.array([0.0, 0.0, 4.0]), side=3.0)) == 0
 
 
 def test_a_long_wall_beside_the_view_is_painted_before_what_stands_in_front_of_it():

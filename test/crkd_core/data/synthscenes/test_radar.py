@@ -1,27 +1,34 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from crkd_core.data.synthscenes.config import RadarMount
 from crkd_core.data.synthscenes.population import Actor, Block
 from crkd_core.data.synthscenes.radar import radar_sweep, radar_sweeps
+from crkd_core.data.synthscenes.world import Drive
 from crkd_core.geometry.transforms import apply
 from crkd_core.types import RADAR_DTYPE
 
+Stage = Callable[..., Drive]
 
-def _front(drive):
+
+def _front(drive: Drive) -> RadarMount:
     return drive.config.radars[0]
 
 
-def _many(drive, mount, count=40):
+def _many(drive: Drive, mount: RadarMount, count: int = 40) -> NDArray[np.void]:
     """Points of several sweeps of a stage within half a second."""
     stamps = [drive.start_ns + k * 12_000_000 for k in range(count)]
     return np.concatenate([s.points for s in radar_sweeps(drive, [(mount, stamp) for stamp in stamps])])
 
 
-def _near(points, x, y, reach=3.0):
+def _near(points: NDArray[np.void], x: float, y: float, reach: float = 3.0) -> NDArray[np.void]:
     return points[np.hypot(points["x"] - x, points["y"] - y) < reach]
 
 
-def test_returns_of_a_vehicle_ahead_lie_on_its_rear(stage):
+def test_returns_of_a_vehicle_ahead_lie_on_its_rear(stage: Stage):
     drive = stage([Actor("truck", (7.0, 2.4, 2.8), 33.41, -1.75, 0.0)])
     points = _near(_many(drive, _front(drive)), 28, 0)
     assert len(points) > 40
@@ -29,7 +36,7 @@ def test_returns_of_a_vehicle_ahead_lie_on_its_rear(stage):
     assert np.percentile(np.abs(points["y"]), 90) < 2.2
 
 
-def test_doppler_of_the_world_at_rest_is_the_own_motion_and_vanishes_when_compensated(stage):
+def test_doppler_of_the_world_at_rest_is_the_own_motion_and_vanishes_when_compensated(stage: Stage):
     drive = stage([Actor("truck", (7.0, 2.4, 2.8), 43.41, -1.75, 0.0)], ego_speed=10.0)
     points = radar_sweep(drive, _front(drive), drive.start_ns).points
     bearing = np.arctan2(points["y"], points["x"])
@@ -39,18 +46,17 @@ def test_doppler_of_the_world_at_rest_is_the_own_motion_and_vanishes_when_compen
 
 
 @pytest.mark.parametrize(("speed", "state"), [(8.0, 0), (-8.0, 2)])
-def test_a_vehicle_going_away_has_positive_doppler_and_an_oncoming_one_negative(stage, speed, state):
+def test_a_vehicle_going_away_has_positive_doppler_and_an_oncoming_one_negative(stage: Stage, speed: float, state: int):
     drive = stage([Actor("car", (4.6, 1.9, 1.7), 33.41, -1.75, 0.0, v_s=speed)], ego_speed=5.0)
-    points = _near(radar_sweeps(drive, [(_front(drive), drive.start_ns)] * 1)[0].points, 28, 0, 6)
     many = _many(drive, _front(drive), 10)
     moving = many[np.abs(many["vx_comp"]) > 4]
-    assert len(points) + len(moving) > 3
+    assert len(moving) > 3
     np.testing.assert_allclose(moving["vx_comp"], speed, atol=0.6)
     np.testing.assert_allclose(moving["vx"], speed - 5.0, atol=0.6)
     assert (moving["dyn_prop"] == state).all()
 
 
-def test_velocities_are_vectors_along_the_line_of_sight(drive):
+def test_velocities_are_vectors_along_the_line_of_sight(drive: Drive):
     for mount in drive.config.radars:
         p = radar_sweep(drive, mount, drive.start_ns).points
         assert p.dtype == RADAR_DTYPE
@@ -59,7 +65,7 @@ def test_velocities_are_vectors_along_the_line_of_sight(drive):
             np.testing.assert_allclose(across, 0, atol=1e-4)
 
 
-def test_what_stands_behind_a_building_gives_no_return(stage):
+def test_what_stands_behind_a_building_gives_no_return(stage: Stage):
     truck = Actor("truck", (7.0, 2.4, 2.8), 40.0, -1.75, 0.0)
     open_view, hidden = stage([truck]), stage([truck], [Block("building", (2.0, 20.0, 8.0), 20.0, -1.75)])
     clear = len(_near(_many(open_view, _front(open_view)), 34, 0, 3.5))
@@ -68,8 +74,8 @@ def test_what_stands_behind_a_building_gives_no_return(stage):
     assert blocked < 0.15 * clear  # clutter and ghosts of the building
 
 
-def test_metal_is_seen_more_often_and_stronger_than_people(stage):
-    def echoes(name, size):
+def test_metal_is_seen_more_often_and_stronger_than_people(stage: Stage):
+    def echoes(name: str, size: tuple[float, float, float]) -> NDArray[np.void]:
         drive = stage([Actor(name, size, 33.41, -1.75, 0.0)])
         return _near(_many(drive, _front(drive)), 30, 0, 4.0)
 
@@ -78,13 +84,13 @@ def test_metal_is_seen_more_often_and_stronger_than_people(stage):
     assert np.median(car["rcs"]) > np.median(person["rcs"]) + 8
 
 
-def test_a_sweep_is_the_same_alone_and_in_a_batch(drive):
+def test_a_sweep_is_the_same_alone_and_in_a_batch(drive: Drive):
     scans = [(mount, drive.start_ns + k * 77_000_000) for k in range(3) for mount in drive.config.radars]
     for (mount, stamp), sweep in zip(scans, radar_sweeps(drive, scans), strict=True):
         np.testing.assert_array_equal(sweep.points, radar_sweep(drive, mount, stamp).points)
 
 
-def test_points_keep_to_the_field_of_view_and_to_the_plane_of_the_sensor(drive):
+def test_points_keep_to_the_field_of_view_and_to_the_plane_of_the_sensor(drive: Drive):
     p = np.concatenate([radar_sweep(drive, m, drive.start_ns).points for m in drive.config.radars])
     assert np.abs(np.rad2deg(np.arctan2(p["y"], p["x"]))).max() < 64
     assert np.hypot(p["x"], p["y"]).max() < drive.config.radar_range + 2
@@ -93,7 +99,7 @@ def test_points_keep_to_the_field_of_view_and_to_the_plane_of_the_sensor(drive):
     assert (p["invalid_state"] == 0).all()
 
 
-def test_side_and_rear_radars_place_points_where_the_object_is(stage):
+def test_side_and_rear_radars_place_points_where_the_object_is(stage: Stage):
     drive = stage([Actor("bus", (11.0, 2.8, 3.4), -15.0, 6.0, 0.0)])
     mount = next(m for m in drive.config.radars if m.name == "RADAR_BACK_LEFT")
     world = []

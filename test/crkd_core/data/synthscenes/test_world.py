@@ -5,13 +5,13 @@ import pytest
 from crkd_core.data.synthscenes.config import SynthConfig
 from crkd_core.data.synthscenes.frames import annotated
 from crkd_core.data.synthscenes.overlap import overlapping_pairs
-from crkd_core.data.synthscenes.world import SynthError, make_drive
+from crkd_core.data.synthscenes.world import Drive, SynthError, make_drive
 from crkd_core.types import DETECTION_CLASSES
 
 _MS = 1_000_000
 
 
-def test_the_same_seed_gives_the_same_drive_and_another_seed_another(drive):
+def test_the_same_seed_gives_the_same_drive_and_another_seed_another(drive: Drive):
     again = make_drive(4)
     assert again.actors == drive.actors
     assert again.blocks == drive.blocks
@@ -27,7 +27,7 @@ def test_config_hash_changes_with_any_value():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_every_class_comes_near_in_every_drive(seed):
+def test_every_class_comes_near_in_every_drive(seed: int):
     drive = make_drive(seed, duration_s=6.0)
     near: set[str] = set()
     for second in range(7):
@@ -39,7 +39,7 @@ def test_every_class_comes_near_in_every_drive(seed):
 
 
 @pytest.mark.parametrize("seed", [1, 4, 12])
-def test_nothing_drives_through_anything(seed):
+def test_nothing_drives_through_anything(seed: int):
     drive = make_drive(seed)
     n, half = len(drive.actors), drive.sizes[:, :2] / 2
     for ms in range(0, 10_000, 870):  # not the times at which the simulator itself looks
@@ -53,7 +53,7 @@ def test_nothing_drives_through_anything(seed):
         assert (touched[:, 0] > 0).all()
 
 
-def test_velocity_is_the_derivative_of_position(drive):
+def test_velocity_is_the_derivative_of_position(drive: Drive):
     stamp, step = drive.start_ns + 3_300 * _MS, 5 * _MS
     before, now, after = (drive.states(stamp + k * step) for k in (-1, 0, 1))
     numeric = (after.xy - before.xy) / (2 * step * 1e-9)
@@ -61,14 +61,14 @@ def test_velocity_is_the_derivative_of_position(drive):
     assert np.linalg.norm(now.velocity, axis=1).max() > 2
 
 
-def test_the_vehicles_velocity_and_yaw_rate_are_the_derivatives_of_its_pose(drive):
+def test_the_vehicles_velocity_and_yaw_rate_are_the_derivatives_of_its_pose(drive: Drive):
     stamp, step = drive.start_ns + 5_000 * _MS, 20 * _MS
     track = drive.ego_track([stamp - step, stamp, stamp + step])
     np.testing.assert_allclose(track.velocity[1], (track.xy[2] - track.xy[0]) / 0.04, atol=0.02)
     np.testing.assert_allclose(track.yaw_rate[1], (track.heading[2] - track.heading[0]) / 0.04, atol=2e-3)
 
 
-def test_driving_vehicles_point_where_they_go(drive):
+def test_driving_vehicles_point_where_they_go(drive: Drive):
     state = drive.states(drive.start_ns)
     fast = np.flatnonzero(np.linalg.norm(state.velocity, axis=1) > 2)
     heading = np.stack([np.cos(state.yaw[fast]), np.sin(state.yaw[fast])], axis=1)
@@ -77,12 +77,12 @@ def test_driving_vehicles_point_where_they_go(drive):
     assert along.min() > 0.97
 
 
-def test_a_stamp_outside_the_drive_is_refused_with_the_allowed_range(drive):
-    with pytest.raises(SynthError, match=r"expected between 0 and 10.00 s"):
+def test_a_stamp_outside_the_drive_is_refused_with_the_allowed_range(drive: Drive):
+    with pytest.raises(SynthError, match=r"expected between 0 and 10\.00 s"):
         drive.states(drive.start_ns + 12_000 * _MS)
 
 
 @pytest.mark.parametrize(("seed", "duration"), [(-1, 10.0), (1, 0.0), (1, 1e6)])
-def test_impossible_requests_are_refused(seed, duration):
+def test_impossible_requests_are_refused(seed: int, duration: float):
     with pytest.raises(SynthError, match="expected"):
         make_drive(seed, duration_s=duration)

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 
 from crkd_core.data.radar_pcd import read_lidar_bin, read_radar_pcd
 from crkd_core.data.synthscenes import SynthConfig, frame_at, keyframe_stamps, make_drive
+from crkd_core.data.synthscenes.world import Drive, SynthError
 from crkd_core.data.synthscenes.writer import SPLIT, write_nuscenes
-from crkd_core.data.synthscenes.world import SynthError
 from crkd_core.types import DETECTION_CLASSES, RADAR_DTYPE, Boxes3D
 
 _CONFIG = SynthConfig(image_width=128)
@@ -20,23 +21,23 @@ def drive():
 
 
 @pytest.fixture(scope="module")
-def root(drive, tmp_path_factory) -> Path:
+def root(drive: Drive, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("synth") / "set"
     write_nuscenes(root, [drive], progress=False)
     return root
 
 
 @pytest.fixture(scope="module")
-def nusc(root):
+def nusc(root: Path):
     devkit = pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
     return devkit.NuScenes("v1.0-mini", str(root), verbose=False)
 
 
-def _table(root, name):
+def _table(root: Path, name: str) -> list[dict[str, Any]]:
     return json.loads((root / "v1.0-mini" / f"{name}.json").read_text())
 
 
-def test_the_devkit_loads_all_tables_and_links(nusc):
+def test_the_devkit_loads_all_tables_and_links(nusc: Any):
     assert len(nusc.sample) == 2
     assert nusc.sample[0]["next"] == nusc.sample[1]["token"]
     assert len(nusc.sample[0]["data"]) == 12
@@ -57,7 +58,7 @@ def test_the_devkit_loads_all_tables_and_links(nusc):
     assert counts["LIDAR_TOP"] == 2
 
 
-def test_the_devkit_reads_the_sensor_files_and_projects_boxes(nusc):
+def test_the_devkit_reads_the_sensor_files_and_projects_boxes(nusc: Any):
     from nuscenes.utils.data_classes import LidarPointCloud, RadarPointCloud
 
     data = nusc.sample[1]["data"]
@@ -72,7 +73,7 @@ def test_the_devkit_reads_the_sensor_files_and_projects_boxes(nusc):
         assert set(np.unique(record["mask"].mask())) == {0, 255}
 
 
-def test_perfect_predictions_score_an_average_precision_of_one(nusc, tmp_path):
+def test_perfect_predictions_score_an_average_precision_of_one(nusc: Any, tmp_path: Path):
     from nuscenes.eval.detection.config import config_factory
     from nuscenes.eval.detection.evaluate import DetectionEval
     from nuscenes.eval.detection.utils import category_to_detection_name
@@ -94,7 +95,9 @@ def test_perfect_predictions_score_an_average_precision_of_one(nusc, tmp_path):
     meta = {f"use_{k}": False for k in ("camera", "lidar", "radar", "map", "external")}
     path = tmp_path / "result.json"
     path.write_text(json.dumps({"meta": meta, "results": results}))
-    evaluation = DetectionEval(nusc, config_factory("detection_cvpr_2019"), str(path), SPLIT, str(tmp_path), verbose=False)
+    evaluation = DetectionEval(
+        nusc, config_factory("detection_cvpr_2019"), str(path), SPLIT, str(tmp_path), verbose=False
+    )
     metrics, _ = evaluation.evaluate()
     present = {box.detection_name for box in evaluation.gt_boxes.all}
     assert len(present) >= 7
@@ -102,7 +105,7 @@ def test_perfect_predictions_score_an_average_precision_of_one(nusc, tmp_path):
         assert metrics.mean_dist_aps[name] == pytest.approx(1.0), name
 
 
-def test_files_hold_what_a_frame_on_the_fly_measures(root, drive, nusc):
+def test_files_hold_what_a_frame_on_the_fly_measures(root: Path, drive: Drive, nusc: Any):
     stamp = keyframe_stamps(drive)[1]
     frame = frame_at(drive, stamp, sweeps=2, with_lidar=True)
     data = nusc.sample[1]["data"]
@@ -121,7 +124,7 @@ def test_files_hold_what_a_frame_on_the_fly_measures(root, drive, nusc):
         assert np.abs(written.astype(int) - camera.image).mean() < 12  # JPEG at this size
 
 
-def test_annotations_are_the_boxes_of_the_frame(drive, nusc):
+def test_annotations_are_the_boxes_of_the_frame(drive: Drive, nusc: Any):
     frame = frame_at(drive, keyframe_stamps(drive)[1], image_width=64, sweeps=1)
     rows = [nusc.get("sample_annotation", token) for token in nusc.sample[1]["anns"]]
     columns = [[row[key] for row in rows] for key in ("translation", "size", "rotation")]
@@ -135,7 +138,7 @@ def test_annotations_are_the_boxes_of_the_frame(drive, nusc):
     np.testing.assert_array_equal(counts, frame.num_points)
 
 
-def test_attributes_agree_with_class_and_motion(nusc):
+def test_attributes_agree_with_class_and_motion(nusc: Any):
     seen = set()
     for row in nusc.sample_annotation:
         names = [nusc.get("attribute", token)["name"] for token in row["attribute_tokens"]]
@@ -155,7 +158,7 @@ def test_attributes_agree_with_class_and_motion(nusc):
     assert {"vehicle.parked", "pedestrian.standing", "cycle.without_rider"} <= seen
 
 
-def test_categories_and_split_name_what_is_there(root):
+def test_categories_and_split_name_what_is_there(root: Path):
     assert len(_table(root, "category")) == len(DETECTION_CLASSES)
     assert json.loads((root / "v1.0-mini" / "splits.json").read_text()) == {"synth_val": ["scene-9001"]}
     (log,), (map_row,) = _table(root, "log"), _table(root, "map")
@@ -164,7 +167,7 @@ def test_categories_and_split_name_what_is_there(root):
     assert {row["visibility_token"] for row in _table(root, "sample_annotation")} <= {"1", "2", "3", "4"}
 
 
-def test_the_same_seed_writes_the_same_bytes_whatever_the_number_of_processes(root, drive, tmp_path):
+def test_the_same_seed_writes_the_same_bytes_whatever_the_number_of_processes(root: Path, tmp_path: Path):
     again = tmp_path / "again"
     write_nuscenes(again, [make_drive(9001, _CONFIG, duration_s=1.0)], jobs=2, progress=False)
     files = sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file())
@@ -173,7 +176,7 @@ def test_the_same_seed_writes_the_same_bytes_whatever_the_number_of_processes(ro
         assert (root / file).read_bytes() == (again / file).read_bytes(), file
 
 
-def test_key_frames_alone_and_several_scenes(tmp_path):
+def test_key_frames_alone_and_several_scenes(tmp_path: Path):
     drives = [make_drive(seed, _CONFIG, duration_s=0.5) for seed in (1, 2)]
     write_nuscenes(tmp_path / "set", drives, sweeps=False, scene_names=["scene-a", "scene-b"], progress=False)
     assert not (tmp_path / "set" / "sweeps").exists()
@@ -183,7 +186,7 @@ def test_key_frames_alone_and_several_scenes(tmp_path):
     assert len(tokens) == len(set(tokens))
 
 
-def test_a_failed_run_leaves_nothing(tmp_path, drive, monkeypatch):
+def test_a_failed_run_leaves_nothing(tmp_path: Path, drive: Drive, monkeypatch: pytest.MonkeyPatch):
     def broken(*_args: object) -> None:
         raise OSError("disk full")
 
@@ -193,7 +196,7 @@ def test_a_failed_run_leaves_nothing(tmp_path, drive, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_folder_is_not_overwritten(tmp_path, drive):
+def test_an_existing_folder_is_not_overwritten(tmp_path: Path, drive: Drive):
     with pytest.raises(SynthError, match="exists already, not overwriting"):
         write_nuscenes(tmp_path, [drive], progress=False)
 
@@ -206,12 +209,12 @@ def test_an_existing_folder_is_not_overwritten(tmp_path, drive):
         ({"jpeg_quality": 0}, "JPEG quality"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused(tmp_path, drive, arguments, message):
+def test_arguments_that_do_not_fit_are_refused(tmp_path: Path, drive: Drive, arguments: Any, message: str):
     with pytest.raises(SynthError, match=message):
         write_nuscenes(tmp_path / "set", [drive], progress=False, **arguments)
 
 
-def test_no_file_lacks_its_row_and_no_row_its_file(root):
+def test_no_file_lacks_its_row_and_no_row_its_file(root: Path):
     rows = {row["filename"] for row in _table(root, "sample_data")}
     files = {str(p.relative_to(root)) for d in ("samples", "sweeps") for p in (root / d).rglob("*") if p.is_file()}
     assert rows == files
