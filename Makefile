@@ -81,8 +81,15 @@ $(STAMPS)/interfaces: $(wildcard interfaces/*.* interfaces/*/*.* interfaces/*/ms
 # -------------------------------------------------------------------------------------------------------------- checks
 
 test: lint ## set up, check the style and types, run the tests
-	@echo "== tests"
+ifdef PYTEST_ARGS
+	@echo "== tests: $(PYTEST_ARGS)"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+else
+	@echo "== tests, beside each other"
+	@$(BIN)/python -m pytest -m "not ros" -n auto --maxprocesses 8
+	@echo "== tests on ROS 2 messages and graphs, one after the other: some keep real time"
+	@$(BIN)/python -m pytest -m ros
+endif
 
 lint: setup ## set up, check style, types and import layers
 	@echo "== ruff"

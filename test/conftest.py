@@ -13,10 +13,20 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 
-# Before anything imports rclpy or triton: a graph of this machine only, and kernels in the interpreter without a GPU.
+# The tests' networks are small: processes beside each other share the processors, one thread pool does not fit in
+# another. The OpenMP runtime reads this when torch is loaded.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    share = len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+
+# Before anything imports rclpy: a graph of this machine only, and a domain of this process only.
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+
+import torch  # noqa: E402
+
+# Before anything imports triton: without a GPU kernels run in the interpreter.
 HAS_GPU = torch.cuda.is_available()
 if not HAS_GPU:
     os.environ.setdefault("TRITON_INTERPRET", "1")
