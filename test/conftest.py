@@ -24,7 +24,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 
-import torch  # noqa: E402
+import torch
 
 # Before anything imports triton: without a GPU kernels run in the interpreter.
 HAS_GPU = torch.cuda.is_available()
