@@ -68,7 +68,8 @@ class VideoWriter:
             self._stream = self._container.add_stream("libx264", rate=self._rate)
             self._stream.width, self._stream.height = width, height
             self._stream.pix_fmt = "yuv420p"
-            self._stream.options = {"crf": str(self._quality), "preset": "veryfast"}
+            # Half the time of "veryfast" for files half as large again: rendering shares the cores.
+            self._stream.options = {"crf": str(self._quality), "preset": "superfast"}
         elif (self._stream.width, self._stream.height) != (width, height):
             raise VideoError(
                 f"video {self._path}: expected pictures of {self._stream.width}x{self._stream.height}, "
