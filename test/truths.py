@@ -85,5 +85,3 @@ def changed(detections: Detections, **fields: object) -> Detections:
     values = {name: getattr(detections.boxes, name) for name in ("centers", "sizes", "yaws", "velocities")}
     boxes = Boxes3D(**{**values, **fields})
     return Detections(boxes, detections.scores, detections.labels, detections.frame_id, detections.stamp)
-
-

@@ -77,9 +77,7 @@ def test_a_box_beside_the_picture_draws_nothing():
 
 def test_a_box_that_reaches_behind_the_lens_is_cut_off_not_flipped():
     beside = car(1.0, 3.0)
-    boxes = Boxes3D(
-        beside.boxes.centers, np.array([[20.0, 2.0, 2.0]]), beside.boxes.yaws, beside.boxes.velocities
-    )
+    boxes = Boxes3D(beside.boxes.centers, np.array([[20.0, 2.0, 2.0]]), beside.boxes.yaws, beside.boxes.velocities)
     pixels = changed_pixels(drawn(Detections(boxes, beside.scores, beside.labels, "base_link", 0)))
     assert len(pixels)
     # All of the box lies at y of 2 m or more to the left, its far end 11 m ahead: nothing right of there.

@@ -30,9 +30,7 @@ def frame(names: tuple[str, ...] = CAMERAS, **images: object) -> SensorFrame:
 
 def cars(scores: list[float]) -> Detections:
     n = len(scores)
-    boxes = Boxes3D(
-        np.tile([20.0, 0.0, 1.0], (n, 1)), np.tile([4.0, 2.0, 1.5], (n, 1)), np.zeros(n), np.zeros((n, 2))
-    )
+    boxes = Boxes3D(np.tile([20.0, 0.0, 1.0], (n, 1)), np.tile([4.0, 2.0, 1.5], (n, 1)), np.zeros(n), np.zeros((n, 2)))
     return Detections(boxes, np.array(scores), np.zeros(n, dtype=np.int64), "base_link", 0)
 
 

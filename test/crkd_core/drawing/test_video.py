@@ -51,6 +51,7 @@ def test_odd_sizes_lose_their_last_row_and_column(tmp_path: Path):
 def test_a_failed_video_leaves_no_file_and_keeps_an_older_one(tmp_path: Path):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"older")
+
     def draw() -> None:
         with VideoWriter(path, fps=5) as video:
             video.write(picture(0))
