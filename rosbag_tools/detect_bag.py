@@ -7,10 +7,11 @@ that frames made of the same measurements give the same boxes. The result does n
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -94,14 +95,16 @@ def detect_bag(
     """
     check_can_write(Path(out), overwrite=overwrite)
     summary, started = DetectSummary(), time.perf_counter()
-    with open_bag(bag_path) as bag:
-        frames = assembled_frames(
-            bag, parameters, sweeps=detector.recipe.model.radar.sweeps, keep_going=keep_going, summary=summary,
-            progress=progress,
-        )
-        base, threshold = parameters.text("base_frame"), parameters.number("score_threshold")
-        with new_bag(out, overwrite=overwrite) as writer:
-            names = _announce(writer, parameters)
+    base, threshold = parameters.text("base_frame"), parameters.number("score_threshold")
+    sweeps = detector.recipe.model.radar.sweeps
+    with open_bag(bag_path) as bag, new_bag(out, overwrite=overwrite) as writer:
+        names = _announce(writer, parameters)
+        # Closed here, so that an error is told after the end of the progress bar, on a line of its own.
+        with contextlib.closing(
+            assembled_frames(
+                bag, parameters, sweeps=sweeps, keep_going=keep_going, summary=summary, progress=progress
+            )
+        ) as frames:
             for assembled in frames:
                 found = answer(
                     detector, assembled, frame_id=base, score_threshold=threshold, strict=not keep_going
@@ -122,7 +125,7 @@ def assembled_frames(
     keep_going: bool = False,
     summary: DetectSummary | None = None,
     progress: bool = False,
-) -> Iterator[AssembledFrame]:
+) -> Generator[AssembledFrame, None, None]:
     """The frames of a bag, as the node would make them in a replay that loses nothing.
 
     Args:

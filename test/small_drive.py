@@ -8,8 +8,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from micro import micro_recipe
 
+from crkd_core.config import recipe_from_dict, recipe_to_dict
 from crkd_core.geometry.transforms import transform, yaw_rotation
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import save_checkpoint
@@ -68,11 +70,11 @@ def write_drive(path: Path, *, seconds: float = 1.5, change: Change | None = Non
 
 
 def write_checkpoint(folder: Path) -> Path:
-    """A detector with random weights that finds something everywhere."""
-    import torch
-
+    """A detector with random weights that always finds something."""
     torch.manual_seed(0)
-    recipe = micro_recipe()
+    values = recipe_to_dict(micro_recipe())
+    values["model"]["head"] |= {"max_boxes": 20, "post_max_boxes": 4}
+    recipe = recipe_from_dict(values, source="micro")
     return save_checkpoint(folder, FusionDetector(recipe), recipe, provenance={"seed": 0})
 
 
