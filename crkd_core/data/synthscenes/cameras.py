@@ -18,6 +18,7 @@ _SHIFT = 4  # sub-pixel bits of cv2's polygon corners
 _FAR = 110.0  # m
 _GUARD = 3.0  # polygons are cut to this many times the larger half field of view, so that coordinates stay small
 _NOISE_SHIFTS = 256
+_LEAST_AREA = 0.6  # polygons whose bounding box is smaller than this many drawn pixels are left out
 _MARK_PIXELS = 9.0  # bodies that look smaller than this keep only their faces
 
 
@@ -32,12 +33,13 @@ def render(drive: Drive, mount: CameraMount, stamp_ns: int, size: ImageSize) -> 
     T = drive.ego_pose(stamp_ns) @ camera_mounting(mount)
     view = _View(T, K, large)
     canvas = _background(drive, mount, view).copy()
-    _paint(canvas, *_ground_polygons(drive, view), view)
     states = drive.states(stamp_ns)
     chosen = _visible_bodies(drive, states, view)
+    layers = [_ground_polygons(drive, view)]
     if len(chosen):
-        _paint(canvas, *_shadow_polygons(drive, states, chosen, view), view)
-        _paint(canvas, *_body_polygons(drive, states, chosen, view), view)
+        layers += [_shadow_polygons(drive, states, chosen, view), _body_polygons(drive, states, chosen, view)]
+    polygons, colours = (np.concatenate(arrays) for arrays in zip(*layers, strict=True))
+    _paint(canvas, polygons, colours, view)
     image = canvas if factor == 1 else cv2.resize(canvas, (size.width, size.height), interpolation=cv2.INTER_AREA)
     return _with_noise(np.asarray(image, dtype=np.uint8), drive, mount, stamp_ns)
 
@@ -177,8 +179,6 @@ def _body_polygons(
 
 def _paint(canvas: NDArray[np.uint8], polygons: FloatArray, colours: FloatArray, view: _View) -> None:
     """Fill polygons (M, 4, 3) in camera coordinates, in order."""
-    if len(polygons) == 0:
-        return
     K, side = view.K, view.side
     x, y, z = polygons[..., 0], polygons[..., 1], polygons[..., 2]
     nearest = _least(z)
@@ -187,7 +187,7 @@ def _paint(canvas: NDArray[np.uint8], polygons: FloatArray, colours: FloatArray,
     u, v = K[0, 0] * x / safe + K[0, 2], K[1, 1] * y / safe + K[1, 2]
     left, right, top, bottom = _least(u), _greatest(u), _least(v), _greatest(v)
     outside = (right < -1) | (left > view.size.width) | (bottom < -1) | (top > view.size.height)
-    hidden = ~cut & (outside | ((right - left) * (bottom - top) < 0.2)) | (_greatest(z) < NEAR)
+    hidden = ~cut & (outside | ((right - left) * (bottom - top) < _LEAST_AREA)) | (_greatest(z) < NEAR)
     corners = np.stack([u, v], axis=-1)
     scale = 1 << _SHIFT
     corners[cut] = 0

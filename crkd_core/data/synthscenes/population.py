@@ -201,7 +201,7 @@ def populate_crosswalk(cast: Cast, s: float) -> None:
     """Pedestrians crossing the whole road at ``s``, in both directions, each on a line of its own."""
     layout, rng = cast.layout, cast.rng
     left, right = layout.walk_edge(1), -layout.walk_edge(-1)
-    for k, line in enumerate(np.arange(-1.6, 1.7, 0.8)):
+    for k, line in enumerate(np.arange(-2.0, 2.1, 1.0)):
         direction = 1 if k % 2 else -1
         d = float(rng.uniform(right, left))
         cast.add("pedestrian", s + float(line), d, direction * np.pi / 2, v_d=direction * rng.uniform(1.0, 1.5))
