@@ -46,6 +46,11 @@ class CameraBranch(nn.Module):
     def __init__(self, recipe: Recipe, grid: BevGrid) -> None:
         super().__init__()
         config = recipe.model.camera
+        if config.view_transform != "lss":
+            raise RecipeError(
+                f"model.camera.view_transform: '{config.view_transform}' needs LiDAR points, which a camera + radar "
+                "detector does not read; set view_transform: lss"
+            )
         height, width = recipe.image.size
         self.channels = config.channels
         self.grid = grid
@@ -70,10 +75,10 @@ class CameraBranch(nn.Module):
         bev: Tensor = self.view_transform(
             features,
             inputs.image_sample,
-            inputs.intrinsics,
-            inputs.T_bev_from_cam,
-            inputs.image_augment,
-            inputs.bev_augment,
+            intrinsics=inputs.intrinsics,
+            T_bev_from_cam=inputs.T_bev_from_cam,
+            image_augment=inputs.image_augment,
+            bev_augment=inputs.bev_augment,
         )
         return bev
 

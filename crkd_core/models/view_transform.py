@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -12,15 +14,14 @@ Z_RANGE = (-10.0, 10.0)
 """Height of the lifted volume, m; by the truncation of quirk Q5 it reaches down to -30 m."""
 
 
-class LiftSplat(nn.Module):
-    """LSS with one 1x1 convolution for depth and context. Always runs in float32, also under autocast."""
+class Splat(nn.Module):
+    """What all lift-splat view transforms share: rays, cells and the sum."""
 
     pixels: Tensor
     depths: Tensor
 
     def __init__(
         self,
-        in_channels: int,
         channels: int,
         *,
         image_size: tuple[int, int],
@@ -31,33 +32,31 @@ class LiftSplat(nn.Module):
         """A view transform for one image size.
 
         Args:
-            in_channels: channels of the image features.
-            channels: channels of the BEV map.
+            channels: channels of the summed map.
             image_size: (height, width) of the network's images, pixels.
             feature_size: (height, width) of the image features.
             depth: first bin, end (exclusive), step, m.
-            grid: the cells of the map; its z_range does not matter, see ``Z_RANGE``.
+            grid: the cells of the summed map; its z_range does not matter, see ``Z_RANGE``.
         """
         super().__init__()
         self.grid = grid
         self.channels = channels
         self.register_buffer("pixels", pixel_grid(image_size, feature_size), persistent=False)
         self.register_buffer("depths", torch.arange(*depth, dtype=torch.float32), persistent=False)
-        self.depthnet = nn.Conv2d(in_channels, len(self.depths) + channels, 1)
 
-    def forward(
+    def splat(
         self,
-        features: Tensor,
+        per_pixel: Tensor,
         image_sample: Tensor,
         intrinsics: Tensor,
         T_bev_from_cam: Tensor,
         image_augment: Tensor,
         bev_augment: Tensor,
     ) -> Tensor:
-        """Lift, splat and sum.
+        """Spread the context of each pixel along its ray by the softmax of its depth logits, and sum it by cell.
 
         Args:
-            features: (M, in_channels, fH, fW).
+            per_pixel: (M, D + channels, fH, fW) float32, depth logits, then context.
             image_sample: (M,) int64, sample of each image.
             intrinsics: (M, 3, 3) float32.
             T_bev_from_cam: (M, 4, 4) float32.
@@ -67,16 +66,129 @@ class LiftSplat(nn.Module):
         Returns:
             (B, channels, nx, ny) float32; cells that no ray reaches are 0.
         """
-        with torch.autocast(features.device.type, enabled=False):
-            per_pixel = self.depthnet(features.float()).permute(0, 2, 3, 1).flatten(0, 2)
-            logits, context = per_pixel.split([len(self.depths), self.channels], dim=1)
-            points = frustum_points(
-                self.pixels, self.depths, intrinsics, T_bev_from_cam, image_augment, bev_augment[image_sample]
-            )
-            cells = cell_index(points, image_sample, self.grid).flatten(0, 1)
-            batch = len(bev_augment)
-            pooled = bev_pool(logits.softmax(dim=1), context, cells, batch * self.grid.cells)
+        logits, context = per_pixel.permute(0, 2, 3, 1).flatten(0, 2).split([len(self.depths), self.channels], dim=1)
+        points = frustum_points(
+            self.pixels, self.depths, intrinsics, T_bev_from_cam, image_augment, bev_augment[image_sample]
+        )
+        cells = cell_index(points, image_sample, self.grid).flatten(0, 1)
+        batch = len(bev_augment)
+        pooled = bev_pool(logits.softmax(dim=1), context, cells, batch * self.grid.cells)
         return pooled.view(batch, *self.grid.shape, self.channels).permute(0, 3, 1, 2)
+
+
+class LiftSplat(Splat):
+    """LSS with one 1x1 convolution for depth and context. Always runs in float32, also under autocast."""
+
+    def __init__(self, in_channels: int, channels: int, **geometry: Any) -> None:
+        """As ``Splat``; ``in_channels`` are those of the image features."""
+        super().__init__(channels, **geometry)
+        self.depthnet = nn.Conv2d(in_channels, len(self.depths) + channels, 1)
+
+    def forward(self, features: Tensor, image_sample: Tensor, **geometry: Tensor) -> Tensor:
+        """(M, in_channels, fH, fW) -> (B, channels, nx, ny) float32, see ``Splat.splat`` for the other arguments."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.splat(self.depthnet(features.float()), image_sample, **geometry)
+
+
+class DepthLiftSplat(Splat):
+    """LSS whose depth is helped by a raster of LiDAR depths; sums on a grid twice as fine, then halves it.
+
+    Always runs in float32, also under autocast.
+    """
+
+    def __init__(self, in_channels: int, channels: int, *, grid: BevGrid, **geometry: Any) -> None:
+        """As ``Splat``; ``in_channels`` are those of the image features, ``grid`` the cells of the map returned."""
+        fine = BevGrid(
+            grid.lower,
+            (grid.cell[0] / 2, grid.cell[1] / 2),
+            (2 * grid.shape[0], 2 * grid.shape[1]),
+            grid.z_range,
+        )
+        super().__init__(channels, grid=fine, **geometry)
+        self.dtransform = nn.Sequential(
+            *_conv_norm_relu(1, 8, 1, bias=True),
+            *_conv_norm_relu(8, 32, 5, stride=4, bias=True),
+            *_conv_norm_relu(32, 64, 5, stride=2, bias=True),
+        )
+        self.depthnet = nn.Sequential(
+            *_conv_norm_relu(in_channels + 64, in_channels, 3, bias=True),
+            *_conv_norm_relu(in_channels, in_channels, 3, bias=True),
+            nn.Conv2d(in_channels, len(self.depths) + channels, 1),
+        )
+        self.downsample = nn.Sequential(
+            *_conv_norm_relu(channels, channels, 3),
+            *_conv_norm_relu(channels, channels, 3, stride=2),
+            *_conv_norm_relu(channels, channels, 3),
+        )
+
+    def forward(self, features: Tensor, depth_map: Tensor, image_sample: Tensor, **geometry: Tensor) -> Tensor:
+        """Lift, splat, sum and halve.
+
+        Args:
+            features: (M, in_channels, fH, fW).
+            depth_map: (M, 1, H, W) float32, see ``depth_raster``.
+            image_sample: (M,) int64, sample of each image.
+            **geometry: see ``Splat.splat``.
+
+        Returns:
+            (B, channels, nx, ny) float32.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            summed = self.splat(self.per_pixel(features.float(), depth_map), image_sample, **geometry)
+            halved: Tensor = self.downsample(summed)
+        return halved
+
+    def per_pixel(self, features: Tensor, depth_map: Tensor) -> Tensor:
+        """(M, D + channels, fH, fW): depth logits and context."""
+        result: Tensor = self.depthnet(torch.cat([self.dtransform(depth_map), features], dim=1))
+        return result
+
+
+def depth_raster(
+    points: Tensor,
+    point_sample: Tensor,
+    *,
+    image_size: tuple[int, int],
+    image_sample: Tensor,
+    intrinsics: Tensor,
+    T_bev_from_cam: Tensor,
+    image_augment: Tensor,
+    bev_augment: Tensor,
+) -> Tensor:
+    """LiDAR depths drawn into the images, one pixel per point.
+
+    As in the original, a point behind the camera is given the depth 1e-5 and then nearly always falls off the image.
+    Where points share a pixel the nearest is kept (the original keeps any).
+
+    Args:
+        points: (P, >=3) float32, x, y, z in the augmented BEV frame, m.
+        point_sample: (P,) int64, sample of each point.
+        image_size: (height, width), pixels.
+        image_sample: (M,) int64, sample of each image.
+        intrinsics: (M, 3, 3) float32.
+        T_bev_from_cam: (M, 4, 4) float32.
+        image_augment: (M, 3, 3) float32.
+        bev_augment: (B, 4, 4) float32.
+
+    Returns:
+        (M, 1, height, width) float32, m along the optical axis; 0 where no point falls.
+    """
+    (height, width), images = image_size, len(image_sample)
+    undo = torch.linalg.inv_ex(bev_augment[:, :3, :3]).inverse[point_sample]
+    bev = (undo @ (points[:, :3] - bev_augment[point_sample, :3, 3])[..., None])[..., 0]
+    R_bev_from_cam, center = T_bev_from_cam[:, :3, :3], T_bev_from_cam[:, None, :3, 3]
+    pixel_from_bev = intrinsics @ torch.linalg.inv_ex(R_bev_from_cam).inverse
+    projected = (bev - center) @ pixel_from_bev.transpose(1, 2)
+    depth = projected[..., 2].clamp(1e-5, 1e5)
+    uv = projected[..., :2] / depth[..., None]
+    uv = uv @ image_augment[:, :2, :2].transpose(1, 2) + image_augment[:, None, :2, 2]
+    inside = ((uv >= 0) & (uv < uv.new_tensor([width, height]))).all(-1) & (image_sample[:, None] == point_sample)
+    column, row = torch.where(inside[..., None], uv, 0.0).long().unbind(-1)
+    image = torch.arange(images, device=points.device)[:, None]
+    index = torch.where(inside, (image * height + row) * width + column, images * height * width)
+    raster = points.new_full((images * height * width + 1,), torch.inf)
+    raster = raster.scatter_reduce(0, index.flatten(), depth.flatten(), "amin")[:-1]
+    return torch.where(raster.isinf(), 0.0, raster).view(images, 1, height, width)
 
 
 def pixel_grid(image_size: tuple[int, int], feature_size: tuple[int, int]) -> Tensor:
@@ -137,3 +249,10 @@ def _truncated(values: Tensor, lower: float, size: float, count: int) -> tuple[T
     """Indices, meaningless where the second tensor (bool) says that they lie outside."""
     position = (values - lower) / size
     return position.long(), (position > -1) & (position < count)
+
+
+def _conv_norm_relu(
+    in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, bias: bool = False
+) -> list[nn.Module]:
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=bias)
+    return [conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]

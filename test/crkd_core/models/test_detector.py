@@ -93,6 +93,11 @@ def test_swin_needs_the_other_neck() -> None:
         FusionDetector(small_recipe(camera={"backbone": "swin_t"}))
 
 
+def test_a_view_transform_that_needs_lidar_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"view_transform: 'depth_lss' needs LiDAR points"):
+        FusionDetector(small_recipe(camera={"view_transform": "depth_lss"}))
+
+
 def test_swin_student_trains() -> None:
     torch.manual_seed(0)
     recipe = small_recipe(camera={"backbone": "swin_t", "neck": "generalized_lss_fpn"})

@@ -19,7 +19,7 @@ from crkd_core.models.official_keys import our_key
 from crkd_core.models.radar_encoder import RadarEncoder, decorate
 from crkd_core.models.resnet import ResNet
 from crkd_core.models.swin import SwinTiny
-from crkd_core.models.view_transform import LiftSplat, frustum_points, pixel_grid
+from crkd_core.models.view_transform import DepthLiftSplat, LiftSplat, depth_raster, frustum_points, pixel_grid
 from crkd_core.ops.pillars import Pillars, scatter_pillars
 
 pytestmark = pytest.mark.golden
@@ -130,6 +130,40 @@ def test_lss_transform(load_golden: Load) -> None:
     robust = ~g["out.fragile_cell_mask"][:, None].expand_as(bev)
     assert robust.float().mean() > 0.9
     assert_close(bev[robust], g["out.bev"][robust])
+
+
+@torch.no_grad()
+def test_depth_lss_transform(load_golden: Load) -> None:
+    g = load_golden("depth_lss_transform")
+    cell, image_size = (2 * g.meta["xbound"][2], 2 * g.meta["ybound"][2]), tuple(g.meta["image_size"])
+    module = DepthLiftSplat(
+        g.meta["in_channels"],
+        g.meta["out_channels"],
+        image_size=image_size,
+        feature_size=tuple(g.meta["feature_size"]),
+        depth=tuple(g.meta["dbound"]),
+        grid=BevGrid((-54.0, -54.0), cell, (30, 15), (-5.0, 3.0)),
+    )
+    constants = ("dx", "bx", "nx", "frustum")
+    loaded(module, {k: v for k, v in g.group("w.").items() if k not in constants})
+    images, geometry = torch.tensor([0, 0, 1, 1]), geometry_inputs(g)
+    points = torch.cat([g["in.points0"], g["in.points1"]])
+    sample = torch.repeat_interleave(torch.arange(2), torch.tensor([len(g["in.points0"]), len(g["in.points1"])]))
+    raster = depth_raster(points, sample, image_size=image_size, image_sample=images, **geometry)
+    expected = g["out.depth_raster"].flatten(0, 1)
+    assert (raster > 0).sum() == (expected > 0).sum()
+    assert_close(raster, expected)
+
+    features = g["in.x"].flatten(0, 1)
+    per_pixel = module.per_pixel(features, raster)
+    assert_close(per_pixel[:, ::4], g["out.depthnet_out_every4th_bin"])
+    summed = module.splat(per_pixel, images, **geometry)
+    robust = ~g["out.fragile_cell_mask"][:, None].expand_as(summed)
+    assert robust.float().mean() > 0.9
+    assert_close(summed[robust], g["out.bev_before_downsample"][robust])
+    # Behind the convolutions every fragile cell reaches its neighbours: the map as a whole must agree.
+    bev = module(features, raster, images, **geometry)
+    assert (bev - g["out.bev"]).abs().median() <= 1e-5 * g["out.bev"].abs().max()
 
 
 @torch.no_grad()
