@@ -7,7 +7,7 @@ of an epoch from ``default_rng([seed, epoch])``: what a run reads at a position 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -39,35 +39,50 @@ class FrameSource(Protocol):
 class TrainingBatch:
     """A batch of B samples to learn from.
 
+    Boxes of all samples lie one after the other: a batch crosses from a loading process as few tensors, each of which
+    costs a handshake.
+
     Attributes:
         inputs: network input.
-        boxes: B tensors (n, 9) float32, see ``TrainingSample``.
-        labels: B tensors (n,) int64.
+        all_boxes: (n1 + n2 + ..., 9) float32, see ``TrainingSample``.
+        all_labels: (n1 + n2 + ...,) int64.
+        counts: B numbers of boxes.
         tokens: the samples' names.
     """
 
     inputs: NetworkInput
-    boxes: list[torch.Tensor]
-    labels: list[torch.Tensor]
-    tokens: list[str]
+    all_boxes: torch.Tensor
+    all_labels: torch.Tensor
+    counts: tuple[int, ...]
+    tokens: tuple[str, ...]
+
+    @property
+    def boxes(self) -> tuple[torch.Tensor, ...]:
+        """B tensors (n, 9)."""
+        return torch.split(self.all_boxes, list(self.counts))
+
+    @property
+    def labels(self) -> tuple[torch.Tensor, ...]:
+        """B tensors (n,)."""
+        return torch.split(self.all_labels, list(self.counts))
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> TrainingBatch:
         """The same batch on ``device``."""
-        return TrainingBatch(
+        return replace(
+            self,
             inputs=self.inputs.to(device, non_blocking=non_blocking),
-            boxes=[box.to(device, non_blocking=non_blocking) for box in self.boxes],
-            labels=[label.to(device, non_blocking=non_blocking) for label in self.labels],
-            tokens=self.tokens,
+            all_boxes=self.all_boxes.to(device, non_blocking=non_blocking),
+            all_labels=self.all_labels.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> TrainingBatch:
-        """The same batch in page-locked memory; called by ``DataLoader(pin_memory=True)``."""
+        """The same batch in page-locked memory, for quick copies to a GPU; called by ``DataLoader(pin_memory=True)``."""
         pinned = {name: getattr(self.inputs, name).pin_memory() for name in NetworkInput.__dataclass_fields__}
-        return TrainingBatch(
+        return replace(
+            self,
             inputs=NetworkInput(**pinned),
-            boxes=[box.pin_memory() for box in self.boxes],
-            labels=[label.pin_memory() for label in self.labels],
-            tokens=self.tokens,
+            all_boxes=self.all_boxes.pin_memory(),
+            all_labels=self.all_labels.pin_memory(),
         )
 
 
@@ -161,7 +176,8 @@ def collate_training(samples: Sequence[TrainingSample]) -> TrainingBatch:
     """Training samples as one batch, in this order."""
     return TrainingBatch(
         inputs=collate([sample.inputs for sample in samples]),
-        boxes=[sample.boxes for sample in samples],
-        labels=[sample.labels for sample in samples],
-        tokens=[sample.token for sample in samples],
+        all_boxes=torch.cat([sample.boxes for sample in samples]),
+        all_labels=torch.cat([sample.labels for sample in samples]),
+        counts=tuple(len(sample.labels) for sample in samples),
+        tokens=tuple(sample.token for sample in samples),
     )

@@ -25,6 +25,8 @@ from crkd_core.models.center_targets import center_targets
 from crkd_core.models.detector import FusionDetector
 from crkd_core.training.schedule import learning_rate_factor, optimizer
 
+EMA_EVERY = 10
+"""Steps between two updates of the averaged weights."""
 RESUME_FILE = "last.ckpt"
 """Name of the resume state in the folder of a run."""
 
@@ -112,7 +114,7 @@ class DetectionTraining(lightning.LightningModule):
         dataloader_idx: int,  # noqa: ARG002  Lightning passes it by this name
     ) -> TrainingBatch:
         """Batches are dataclasses of tensors with their own ``to``."""
-        return batch.to(device)
+        return batch.to(device, non_blocking=True)
 
 
 class ResumeState(Callback):
@@ -194,7 +196,9 @@ def _callbacks(recipe: Recipe, options: TrainingOptions) -> list[Callback]:
     if options.progress:
         callbacks.append(TQDMProgressBar(refresh_rate=20))
     if recipe.train.ema_decay > 0:
-        callbacks.append(EMAWeightAveraging(decay=recipe.train.ema_decay))
+        # Averaging every parameter at every step would cost a good part of a small model's step.
+        decay = recipe.train.ema_decay**EMA_EVERY
+        callbacks.append(EMAWeightAveraging(decay=decay, update_every_n_steps=EMA_EVERY))
     return callbacks
 
 

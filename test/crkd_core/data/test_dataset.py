@@ -117,7 +117,7 @@ def test_batch_keeps_boxes_per_sample(samples: TrainingSet):
     assert batch.inputs.batch_size == 3
     assert [len(boxes) for boxes in batch.boxes] == [1, 0, 1]
     assert [labels.tolist() for labels in batch.labels] == [[0], [], [0]]
-    assert batch.tokens == ["scene-0001-0", "scene-0002-0", "scene-0001-1"]
+    assert batch.tokens == ("scene-0001-0", "scene-0002-0", "scene-0001-1")
 
 
 @pytest.mark.nuscenes
