@@ -13,8 +13,9 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +25,8 @@ from crkd_core.cli import UserError, run
 from crkd_core.config import recipe_folder
 from crkd_core.data.nuscenes import NuScenesIndex, load_index
 from crkd_core.data.nuscenes_tables import table_state, version_folder
+from crkd_core.data.synthscenes import SynthConfig, make_drive
+from crkd_core.data.synthscenes.writer import write_nuscenes
 from crkd_core.runtime.checkpoint import Checkpoint, CheckpointError, read_sidecar
 from crkd_ros import topics
 from crkd_ros.answers import SHIPPED_WEIGHTS
@@ -52,8 +55,10 @@ RECORDED = (
 
 RECORDER_READY = "recording all topics"
 DETECTOR_READY = "active"
-LOSSLESS_NOTE = """assemble and queue are times of waiting: here the player runs ahead of the detector and waits for every
-answer; give --real-time to see those of live use"""
+LOSSLESS_NOTE = (
+    "assemble and queue are times of waiting: here the player runs ahead of the detector and waits for its answers;\n"
+    "--real-time shows those of live use"
+)
 START_TIMEOUT = 120.0
 """Seconds for the detector to load its model, and for the recorder to find its topics."""
 SECONDS_PER_FRAME = 10.0
@@ -72,11 +77,13 @@ class Source:
         dataroot: data set in nuScenes format.
         version: its folder of tables.
         scene: name.
+        offsets_ms: camera -> when it fires relative to the rig's common instant; empty: as in nuScenes.
     """
 
     dataroot: Path
     version: str
     scene: str
+    offsets_ms: dict[str, float] = field(default_factory=dict)
 
 
 class Steps:
@@ -101,23 +108,22 @@ class Steps:
 # -------------------------------------------------------------------------------------------------- the drive as a bag
 
 
-def simulated_drive(out: Path, *, seed: int, seconds: float) -> Source:
+def simulated_drive(out: Path, *, seed: int, seconds: float, config: SynthConfig | None = None) -> Source:
     """A simulated drive below ``out``, written unless the very same one is there.
 
     Args:
         out: gets ``synthscenes/``.
         seed: of the drive.
         seconds: its length.
+        config: sensors and noise; None: the default.
 
     Raises:
         SynthError: arguments the simulator cannot work with.
         DemoError: something else lies where the drive belongs.
     """
-    from crkd_core.data.synthscenes import SynthConfig, make_drive
-    from crkd_core.data.synthscenes.writer import write_nuscenes
-
-    root, config = out / "synthscenes", SynthConfig()
-    source = Source(root, SYNTH_VERSION, f"scene-{seed:04d}")
+    root, config = out / "synthscenes", config or SynthConfig()
+    offsets = {camera.name.lower(): -camera.lead_ms for camera in config.cameras}
+    source = Source(root, SYNTH_VERSION, f"scene-{seed:04d}", offsets)
     key = _digest([config.config_hash(), seed, seconds])
     if _cached(root, key):
         print(f"drive: {root} (from the last time)")
@@ -194,7 +200,7 @@ def _digest(values: object) -> str:
 # -------------------------------------------------------------------------------------------------------------- live
 
 
-def detector_arguments(args: argparse.Namespace) -> list[str]:
+def detector_arguments(source: Source, args: argparse.Namespace) -> list[str]:
     """The node's parameters, as on its command line."""
     parameters = {
         "drop_frames": "true" if args.real_time else "false",
@@ -204,14 +210,16 @@ def detector_arguments(args: argparse.Namespace) -> list[str]:
     }
     if args.recipe:
         parameters["recipe"] = args.recipe
+    parameters |= {f"camera.{name}.offset_ms": f"{offset:.1f}" for name, offset in source.offsets_ms.items()}
     return ["--ros-args", *(word for name, value in parameters.items() for word in ("-p", f"{name}:={value}"))]
 
 
-def detect_live(bag: Path, detections: Path, args: argparse.Namespace) -> None:
+def detect_live(source: Source, bag: Path, detections: Path, args: argparse.Namespace) -> None:
     """Play the bag to the detector node on a ROS graph of its own, and record what it publishes.
 
     Args:
-        bag: the drive.
+        source: the drive.
+        bag: the drive as a bag.
         detections: ``.mcap`` file to write.
         args: the demo's.
 
@@ -224,13 +232,14 @@ def detect_live(bag: Path, detections: Path, args: argparse.Namespace) -> None:
         frames = opened.topics[trigger].count
     environment = graph_environment()
     print(f"ROS_DOMAIN_ID={environment['ROS_DOMAIN_ID']}, logs in {args.out / 'logs'}")
-    with ended_by_signals(), Children(args.out / "logs", environment) as children:
+    detections.unlink(missing_ok=True)
+    with ended_by_signals(), _removed_on_failure(detections), Children(args.out / "logs", environment) as children:
         recorder = children.start_module(
             "recorder",
             "rosbag_tools.record_bag",
             [*RECORDED, "--out", str(detections), "--use-sim-time", "--overwrite"],
         )
-        detector = children.start_module("detector", "crkd_ros.nodes.detector", detector_arguments(args))
+        detector = children.start_module("detector", "crkd_ros.nodes.detector", detector_arguments(source, args))
         detector.wait_for(DETECTOR_READY, timeout=START_TIMEOUT, others=[recorder])
         recorder.wait_for(RECORDER_READY, timeout=START_TIMEOUT, others=[detector])
         speed = [] if args.real_time else ["--lossless"]
@@ -245,6 +254,16 @@ def detect_live(bag: Path, detections: Path, args: argparse.Namespace) -> None:
             child.stop()
             child.check()
         print(_last_line(recorder))
+
+
+@contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    """Half a recording must not be taken for a whole one."""
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 class _Echo:
@@ -349,7 +368,7 @@ def demo(argv: Sequence[str] | None = None) -> int:
     steps.begin("nuScenes format -> rosbag2")
     bag = input_bag(args.out, source, index)
     steps.begin(f"live detection with '{checkpoint.recipe.name}' on a ROS 2 graph")
-    detect_live(bag, detections, args)
+    detect_live(source, bag, detections, args)
     steps.begin("pictures")
     render([str(bag), "--detections", str(detections), "--sheet", str(sheet), "--video", str(video)])
     steps.begin("scores, by the official nuScenes metric")
