@@ -222,9 +222,7 @@ class Boxes3D:
         R, t = T_to_from_self[:3, :3], T_to_from_self[:3, 3]
         heading = np.stack([np.cos(self.yaws), np.sin(self.yaws)], axis=1) @ R[:2, :2].T
         velocities = self.velocities @ R[:2, :2].T
-        return Boxes3D(
-            self.centers @ R.T + t, self.sizes, np.arctan2(heading[:, 1], heading[:, 0]), velocities
-        )
+        return Boxes3D(self.centers @ R.T + t, self.sizes, np.arctan2(heading[:, 1], heading[:, 0]), velocities)
 
     def moved(self, seconds: float) -> Boxes3D:
         """The boxes displaced by their velocity for ``seconds``; a box of unknown velocity stays."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from crkd_core.data.nuscenes_build import CLASS_OF_CATEGORY
 from crkd_core.geometry.transforms import inverse
 from crkd_core.runtime.poses import MILLISECOND, SECOND
-from crkd_core.training.ground_truth import CLASS_OF_CATEGORY
 from crkd_core.types import Boxes3D, CameraImage, Detections, FloatArray, RadarSweep, SensorFrame, wrapped
 from crkd_ros import topics
 from crkd_ros.conversions import (

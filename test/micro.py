@@ -27,11 +27,11 @@ def micro_recipe(**train: Any) -> Recipe:
     values["name"] = "micro"
     values["image"] |= {"size": [64, 96], "resized_width": 96, "train_resized_width": [90, 100]}
     values["bev"]["cell"] = 5.4
-    camera = {"backbone_width": 8, "neck_channels": 4, "depth": [1.0, 40.0, 4.0], "channels": 8}
+    camera = {"backbone_width": 16, "neck_channels": 4, "depth": [1.0, 40.0, 4.0], "channels": 8}
     values["model"]["camera"] |= camera
     values["model"]["radar"]["channels"] = [8, 8]
-    values["model"]["fuser"]["channels"] = 8
-    values["model"]["decoder"] |= {"channels": [8, 8, 8], "blocks": [1, 1, 1], "out_channels": 8}
+    values["model"]["fuser"]["channels"] = 16
+    values["model"]["decoder"] |= {"channels": [16, 16, 16], "blocks": [1, 1, 1], "out_channels": 16}
     values["model"]["head"] |= {"channels": 8, "score_threshold": 0.05}
     values["train"] |= {"steps": 6, "batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 2, **train}
     return recipe_from_dict(values, source="micro")

@@ -76,7 +76,7 @@ class TrainingBatch:
         )
 
     def pin_memory(self) -> TrainingBatch:
-        """The same batch in page-locked memory, for quick copies to a GPU; called by ``DataLoader(pin_memory=True)``."""
+        """The same batch in page-locked memory, for quick copies to a GPU; ``DataLoader`` calls it."""
         pinned = {name: getattr(self.inputs, name).pin_memory() for name in NetworkInput.__dataclass_fields__}
         return replace(
             self,

@@ -91,9 +91,7 @@ def encode_training(
     )
 
 
-def training_boxes(
-    sample: AnnotatedFrame, bev: BevConfig, augment: BevAugment
-) -> tuple[Boxes3D, NDArray[np.int64]]:
+def training_boxes(sample: AnnotatedFrame, bev: BevConfig, augment: BevAugment) -> tuple[Boxes3D, NDArray[np.int64]]:
     """Boxes and labels to learn from, in the augmented BEV frame; see ``encode_training``."""
     in_bev = sample.boxes.transformed(inverse(sample.frame.T_base_from_bev))
     boxes = augmented_boxes(in_bev, augment)

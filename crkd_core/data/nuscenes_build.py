@@ -190,9 +190,7 @@ class _Annotations:
         return AnnotationColumns(**{name: column[first:end] for name, column in self._columns.items()})  # type: ignore[arg-type]
 
 
-def _annotations(
-    folder: Path, samples: list[tables.SampleRow]
-) -> tuple[_Annotations, list[str], list[str], list[str]]:
+def _annotations(folder: Path, samples: list[tables.SampleRow]) -> tuple[_Annotations, list[str], list[str], list[str]]:
     """Annotations sorted by sample, category names, attribute names, visibility levels."""
     rows = tables.read_table(folder, "sample_annotation", tables.AnnotationRow)
     instances = tables.read_table(folder, "instance", tables.InstanceRow)
@@ -266,8 +264,11 @@ def _velocities(rows: list[tables.AnnotationRow], timestamps: NDArray[np.int64])
         linked = np.array([getattr(row, field) != "" for row in rows], dtype=np.bool_)
         neighbour = here.copy()
         neighbour[linked] = _resolved(
-            [row for row, link in zip(rows, linked, strict=True) if link], field, positions,
-            "sample_annotation", "sample_annotation",
+            [row for row, link in zip(rows, linked, strict=True) if link],
+            field,
+            positions,
+            "sample_annotation",
+            "sample_annotation",
         )
         ends.append(neighbour)
     first, last = ends

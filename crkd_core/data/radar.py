@@ -119,7 +119,6 @@ def ordered(names: tuple[str, ...], preferred: tuple[str, ...]) -> list[str]:
     return [n for n in preferred if n in names] + [n for n in names if n not in preferred]
 
 
-
 def _one_hot(states: NDArray[np.int8], count: int) -> NDArray[np.bool_]:
     """(N, count); a state outside 0..count-1 is a row of zeros."""
     return np.asarray(states[:, None] == np.arange(count))

@@ -31,8 +31,6 @@ from crkd_core.drawing.text import draw_label, draw_text
 from crkd_core.types import DETECTION_CLASSES, CameraImage, Detections, SensorFrame
 
 FRONT_CAMERAS = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT")
-# As one sees them on turning round, the rear left camera looks to the right of the rear one: mirrored places, so that
-# left stays left.
 REAR_CAMERAS = ("CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT")
 MIN_SCORE = 0.0
 

@@ -13,6 +13,7 @@ import torch
 from crkd_core.cli import UserError
 from crkd_core.config import Recipe
 from crkd_core.data.encode import encode
+from crkd_core.models.decode import Decoded
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.folding import folded
 from crkd_core.runtime.checkpoint import load_checkpoint
@@ -32,7 +33,8 @@ class Detector:
     Attributes:
         recipe: what the checkpoint was trained as.
         device: where the network runs.
-        last_timings: stage -> milliseconds of the last frame (``preprocess``, ``network``, ``decode``, ``total``).
+        last_timings: stage -> milliseconds of the last frame: ``preprocess``, ``network`` (with decoding), ``output``
+            and ``total``.
     """
 
     def __init__(
@@ -96,32 +98,27 @@ class Detector:
         times = [time.perf_counter()]
         inputs = encode(frame, self.recipe, pool=self._decoders)
         times.append(time.perf_counter())
-        boxes, scores, labels = self._run(inputs, times)
-        keep = scores >= self._score_threshold
+        found = self._run(inputs)
+        times.append(time.perf_counter())
         detections = Detections(
-            boxes=Boxes3D.from_mmdet3d(boxes.numpy()).transformed(frame.T_base_from_bev),
-            scores=scores.numpy(),
-            labels=labels.numpy(),
+            boxes=Boxes3D.from_mmdet3d(found.boxes.cpu().numpy()).transformed(frame.T_base_from_bev),
+            scores=found.scores.cpu().numpy(),
+            labels=found.labels.cpu().numpy(),
             frame_id=BASE_FRAME,
             stamp=frame.stamp,
-        ).filtered(keep.numpy())
+        )
+        detections = detections.filtered(detections.scores >= self._score_threshold)
         times.append(time.perf_counter())
-        stages = ("preprocess", "network", "decode")
+        stages = ("preprocess", "network", "output")
         self.last_timings = {name: 1e3 * (b - a) for name, a, b in zip(stages, times, times[1:], strict=False)}
         self.last_timings["total"] = 1e3 * (times[-1] - times[0])
         return detections
 
     @torch.inference_mode()
-    def _run(self, inputs: NetworkInput, times: list[float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        inputs = inputs.to(self.device)
+    def _run(self, inputs: NetworkInput) -> Decoded:
         reduced = torch.autocast(self.device.type, dtype=self._dtype) if self._dtype else contextlib.nullcontext()
         with reduced:
-            output = self._model(inputs)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        times.append(time.perf_counter())
-        decoded = self._model.decode(output)[0]
-        return decoded.boxes.cpu(), decoded.scores.cpu(), decoded.labels.cpu()
+            return self._model.detect(inputs.to(self.device))[0]
 
 
 def resolved_device(device: str) -> torch.device:

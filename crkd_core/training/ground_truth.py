@@ -12,26 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from crkd_core.cli import UserError
+from crkd_core.data.nuscenes_build import CLASS_OF_CATEGORY
 from crkd_core.geometry.transforms import transform
 from crkd_core.types import DETECTION_CLASSES, Boxes3D, Detections, FloatArray
-
-CLASS_OF_CATEGORY: dict[str, str] = {
-    "human.pedestrian.adult": "pedestrian",
-    "human.pedestrian.child": "pedestrian",
-    "human.pedestrian.construction_worker": "pedestrian",
-    "human.pedestrian.police_officer": "pedestrian",
-    "movable_object.barrier": "barrier",
-    "movable_object.trafficcone": "traffic_cone",
-    "vehicle.bicycle": "bicycle",
-    "vehicle.bus.bendy": "bus",
-    "vehicle.bus.rigid": "bus",
-    "vehicle.car": "car",
-    "vehicle.construction": "construction_vehicle",
-    "vehicle.motorcycle": "motorcycle",
-    "vehicle.trailer": "trailer",
-    "vehicle.truck": "truck",
-}
-"""nuScenes category -> detection class; other categories are not detected (bicycle racks only remove bicycles)."""
 
 
 class GroundTruthError(UserError):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crkd_core.drawing.style import CLASS_COLORS
 from crkd_core.types import DETECTION_CLASSES, Boxes3D, Detections, FloatArray
 from crkd_ros.conversions.errors import ConversionError
 from crkd_ros.conversions.geometry import duration_message, header_message, stamp_of
@@ -24,20 +25,6 @@ VELOCITY_DTYPE = np.dtype(
     [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("vx", "<f4"), ("vy", "<f4"), ("score", "<f4"), ("label", "<u1")]
 )
 """One point of a velocity cloud."""
-
-CLASS_COLORS: tuple[tuple[float, float, float], ...] = (
-    (1.00, 0.62, 0.00),
-    (1.00, 0.39, 0.28),
-    (0.91, 0.59, 0.27),
-    (1.00, 0.27, 0.00),
-    (1.00, 0.55, 0.41),
-    (0.44, 0.50, 0.56),
-    (1.00, 0.24, 0.59),
-    (0.86, 0.08, 0.24),
-    (0.20, 0.45, 1.00),
-    (0.18, 0.55, 0.45),
-)
-"""RGB of the marker of each class, by label."""
 
 CUBE, ARROW, TEXT, DELETE_ALL = 1, 0, 9, 3
 SLOWEST_ARROW = 0.2
@@ -140,7 +127,7 @@ def marker_array(
         _poses(messages, boxes), boxes.centers.tolist(), boxes.sizes.tolist(), boxes.velocities.tolist(), strict=True
     )
     for i, (pose, (x, y, z), (length, width, height), (vx, vy)) in enumerate(rows):
-        red, green, blue = color or CLASS_COLORS[detections.labels[i]]
+        red, green, blue = color or [level / 255 for level in CLASS_COLORS[detections.class_names[i]]]
         common = {"header": header, "id": i, "lifetime": duration}
         opaque = messages.ColorRGBA(r=red, g=green, b=blue, a=0.9)
         markers.append(

@@ -42,9 +42,7 @@ def random_boxes(n: int, seed: int = 0) -> Boxes3D:
 
 class TestOriginalEncoding:
     def test_worked_example(self):
-        np.testing.assert_allclose(
-            EXAMPLE.to_mmdet3d(), [[0, 10, -1, 2, 4.5, 1.6, -math.pi, 0, 5]], atol=1e-12
-        )
+        np.testing.assert_allclose(EXAMPLE.to_mmdet3d(), [[0, 10, -1, 2, 4.5, 1.6, -math.pi, 0, 5]], atol=1e-12)
 
     def test_round_trip(self):
         boxes = random_boxes(50)

@@ -116,7 +116,9 @@ class TestHalfDownloaded:
         assert complete == ["scene-0001-0", "scene-0001-2", "scene-0002-0"]
         assert len(index.complete_samples(["RADAR_FRONT", "LIDAR_TOP"])) == 4
         assert index.file_counts() == {
-            "CAM_FRONT": (3, 4, 8, 8), "LIDAR_TOP": (4, 4, 18, 18), "RADAR_FRONT": (4, 4, 0, 13)
+            "CAM_FRONT": (3, 4, 8, 8),
+            "LIDAR_TOP": (4, 4, 18, 18),
+            "RADAR_FRONT": (4, 4, 0, 13),
         }
         assert "scene-0001: 2 of 3" in index.report()
         assert "scene-0002" not in index.report()
@@ -221,9 +223,7 @@ class TestCache:
         tiny_set.files("LIDAR_TOP", key=True)[0].unlink()
         assert len(load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index").complete_samples()) == 3
 
-    def test_changed_table_rebuilds_and_says_so(
-        self, tiny_set: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ):
+    def test_changed_table_rebuilds_and_says_so(self, tiny_set: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture):
         load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index")
         tiny_set.tables["scene"][0]["name"] = "scene-1001"
         tiny_set.write("scene")

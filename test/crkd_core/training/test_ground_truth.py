@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crkd_core.data.nuscenes_build import CLASS_OF_CATEGORY
 from crkd_core.training.ground_truth import (
-    CLASS_OF_CATEGORY,
     GroundTruthError,
     SampleTruth,
     TruthBox,

@@ -1,0 +1,100 @@
+"""The detector: frames in, boxes in base_link out; what it cannot do is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from micro import micro_frame, micro_recipe
+
+from crkd_core.data.encode import encode
+from crkd_core.data.errors import DataError
+from crkd_core.models.detector import FusionDetector
+from crkd_core.runtime.checkpoint import CheckpointError, save_checkpoint
+from crkd_core.runtime.detector import Detector, DeviceError
+from crkd_core.types import Boxes3D, SensorFrame
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    recipe = micro_recipe()
+    model = FusionDetector(recipe)
+    for parameter in model.head.parameters():  # scores around one half: some boxes for every frame
+        torch.nn.init.normal_(parameter, std=0.1)
+    return save_checkpoint(tmp_path_factory.mktemp("weights") / "micro", model, recipe)
+
+
+@pytest.fixture(scope="module")
+def detector(checkpoint: Path) -> Detector:
+    return Detector(checkpoint, device="cpu")
+
+
+@pytest.fixture
+def frame() -> SensorFrame:
+    return micro_frame(3).frame
+
+
+def test_boxes_are_the_decoded_ones_in_base_link_at_the_reference_stamp(
+    checkpoint: Path, detector: Detector, frame: SensorFrame
+) -> None:
+    found = detector(frame)
+    assert len(found) > 0
+    assert (found.frame_id, found.stamp) == ("base_link", frame.stamp)
+    from crkd_core.runtime.checkpoint import load_checkpoint
+
+    model, _ = load_checkpoint(checkpoint)
+    with torch.no_grad():
+        decoded = model.decode(model(encode(frame, detector.recipe)))[0]
+    expected = Boxes3D.from_mmdet3d(decoded.boxes.numpy()).transformed(frame.T_base_from_bev)
+    order, reference = np.argsort(-found.scores), np.argsort(-decoded.scores.numpy())
+    np.testing.assert_allclose(found.scores[order], decoded.scores.numpy()[reference], atol=1e-4)
+    np.testing.assert_allclose(found.boxes.centers[order][:5], expected.centers[reference][:5], atol=1e-2)
+
+
+def test_equal_frames_give_equal_detections(detector: Detector, frame: SensorFrame) -> None:
+    first, second = detector(frame), detector(frame)
+    np.testing.assert_array_equal(first.boxes.centers, second.boxes.centers)
+    np.testing.assert_array_equal(first.scores, second.scores)
+
+
+def test_a_frame_without_radars_or_with_one_camera_is_still_answered(detector: Detector, frame: SensorFrame) -> None:
+    front = {"CAM_FRONT": frame.cameras["CAM_FRONT"]}
+    for reduced in (replace(frame, radars={}), replace(frame, cameras=front), replace(frame, cameras={})):
+        assert detector(reduced).stamp == frame.stamp
+
+
+def test_every_stage_is_timed(detector: Detector, frame: SensorFrame) -> None:
+    detector(frame)
+    stages = detector.last_timings
+    assert set(stages) == {"preprocess", "network", "output", "total"}
+    assert stages["total"] == pytest.approx(stages["preprocess"] + stages["network"] + stages["output"])
+
+
+def test_detections_below_the_threshold_are_dropped(checkpoint: Path, detector: Detector, frame: SensorFrame) -> None:
+    scores = np.sort(detector(frame).scores)
+    middle = float(scores[len(scores) // 2])
+    found = Detector(checkpoint, device="cpu", score_threshold=middle)(frame)
+    assert len(found) == int((scores >= middle).sum())
+
+
+def test_a_corrupt_image_names_its_camera(detector: Detector, frame: SensorFrame) -> None:
+    cameras = {**frame.cameras, "CAM_FRONT": replace(frame.cameras["CAM_FRONT"], image=b"\xff\xd8 no picture")}
+    with pytest.raises(DataError, match="CAM_FRONT"):
+        detector(replace(frame, cameras=cameras))
+
+
+@pytest.mark.parametrize(
+    ("device", "precision"), [("tpu", "fp32"), ("cpu", "fp16"), ("cpu", "int3"), ("cuda:77", "fp32")]
+)
+def test_a_device_or_precision_that_is_not_to_be_had_is_refused(checkpoint: Path, device: str, precision: str) -> None:
+    with pytest.raises(DeviceError):
+        Detector(checkpoint, device=device, precision=precision)  # type: ignore[arg-type]
+
+
+def test_the_checkpoint_of_another_recipe_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(CheckpointError, match="expected 'student_r50', got 'micro'"):
+        Detector(checkpoint, recipe="student_r50")
