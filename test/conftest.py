@@ -19,6 +19,7 @@ import pytest
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     share = len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see crkd_core/__init__.py; here torch is loaded first
 
 # Before anything imports rclpy: a graph of this machine only, and a domain of this process only.
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
