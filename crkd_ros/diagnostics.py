@@ -103,9 +103,7 @@ class Health:
         ]
         return next(((level, text) for found, level, text in findings if found), (Level.OK, FrameState.NOMINAL.value))
 
-    def _values(
-        self, pipeline: FramePipeline, now: int, new: Counter[str], elapsed: float | None
-    ) -> dict[str, str]:
+    def _values(self, pipeline: FramePipeline, now: int, new: Counter[str], elapsed: float | None) -> dict[str, str]:
         values = {f"frames {state.value}": str(self.answers[state.value]) for state in FrameState}
         values["frames dropped"], values["frames failed"] = str(self.dropped), str(self.failed)
         values["frames pending"] = str(pipeline.assembler.pending)
@@ -127,9 +125,7 @@ class Health:
         return values
 
 
-def _sensor_values(
-    sensor: str, pipeline: FramePipeline, now: int, new: int, elapsed: float | None
-) -> dict[str, str]:
+def _sensor_values(sensor: str, pipeline: FramePipeline, now: int, new: int, elapsed: float | None) -> dict[str, str]:
     arrival = pipeline.assembler.arrivals().get(sensor)
     values = {f"{sensor} age (ms)": "never" if arrival is None else f"{(now - arrival[1]) / 1e6:.0f}"}
     if elapsed:

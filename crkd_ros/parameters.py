@@ -97,12 +97,19 @@ SPECS: tuple[Spec, ...] = (
     Spec("device", "auto", "auto (CUDA where there is one), cpu, cuda or cuda:N"),
     Spec("precision", "fp32", "arithmetic of the network", choices=("fp32", "fp16", "bf16")),
     Spec(
-        "score_threshold", -1.0, "detections below it are not published; negative: the recipe's, also the least",
-        range=(-1.0, 1.0), changeable=True,
+        "score_threshold",
+        -1.0,
+        "detections below it are not published; negative: the recipe's, also the least",
+        range=(-1.0, 1.0),
+        changeable=True,
     ),
     Spec("autostart", True, "configure and activate at once, without a lifecycle manager"),
-    Spec("drop_frames", True, "true (live): the newest frame wins, others are dropped and counted; false (replay): "
-         "reliable inputs, every frame is processed, waiting times are measured in message time"),
+    Spec(
+        "drop_frames",
+        True,
+        "true (live): the newest frame wins, others are dropped and counted; false (replay): "
+        "reliable inputs, every frame is processed, waiting times are measured in message time",
+    ),
     Spec("base_frame", "base_link", "vehicle frame; detections are in it"),
     Spec("world_frame", "map", "fixed frame in which the vehicle moves: map or odom"),
     Spec("bev_frame", "lidar_top", "frame of the network's BEV grid (x right, y forward), fixed to the vehicle"),
@@ -114,27 +121,52 @@ SPECS: tuple[Spec, ...] = (
     Spec("cameras", DEFAULT_CAMERAS, "camera names; the model knows a camera by its name in upper case"),
     Spec("radars", DEFAULT_RADARS, "radar names; the model knows a radar by its name in upper case"),
     Spec("image_transport", "compressed", "type of the image topics", choices=("compressed", "raw")),
-    Spec("reference", "instant", "what a frame refers to. camera: each image of trigger_camera, at its stamp; instant: "
-         "the same, at its stamp minus its offset_ms; topic: each message of reference_topic",
-         choices=("camera", "instant", "topic")),
+    Spec(
+        "reference",
+        "instant",
+        "what a frame refers to. camera: each image of trigger_camera, at its stamp; instant: "
+        "the same, at its stamp minus its offset_ms; topic: each message of reference_topic",
+        choices=("camera", "instant", "topic"),
+    ),
     Spec("trigger_camera", "cam_front", "the reference camera"),
     Spec("reference_topic", "lidar_top/points", "with reference: topic, a topic whose messages have a header"),
     Spec("reference_type", "sensor_msgs/msg/PointCloud2", "message type of reference_topic"),
     Spec("deadline_ms", 120.0, "how long a frame waits for its sensors after its trigger", range=(0.0, 10000.0)),
     Spec("camera_slop_ms", 50.0, "an image further from its time than this is not used", range=(0.0, 10000.0)),
-    Spec("camera_min_period_ms", 50.0, "least time between two images of a camera; 0: unknown, wait for the next image "
-         "to be sure that none is nearer", range=(0.0, 10000.0)),
+    Spec(
+        "camera_min_period_ms",
+        50.0,
+        "least time between two images of a camera; 0: unknown, wait for the next image to be sure that none is nearer",
+        range=(0.0, 10000.0),
+    ),
     Spec("radar_slop_ms", 38.0, "a sweep may be this much newer than the frame's instant", range=(0.0, 10000.0)),
-    Spec("radar_min_period_ms", 65.0, "least time between two sweeps of a radar; 0: unknown, wait for the next sweep",
-         range=(0.0, 10000.0)),
-    Spec("radar_staleness_ms", 420.0, "a sweep that much older than its radar's newest is not used",
-         range=(0.0, _HOUR_MS)),
-    Spec("radar_max_age_ms", 160.0, "a radar whose newest sweep is older makes a frame DEGRADED",
-         range=(0.0, _HOUR_MS)),
-    Spec("silent_ms", 1000.0, "a sensor that sent nothing for so long is not waited for; 0: always wait",
-         range=(0.0, _HOUR_MS)),
-    Spec("stale_after_ms", 1000.0, "without a trigger for so long, an empty array is published; 0: never",
-         range=(0.0, _HOUR_MS)),
+    Spec(
+        "radar_min_period_ms",
+        65.0,
+        "least time between two sweeps of a radar; 0: unknown, wait for the next sweep",
+        range=(0.0, 10000.0),
+    ),
+    Spec(
+        "radar_staleness_ms",
+        420.0,
+        "a sweep that much older than its radar's newest is not used",
+        range=(0.0, _HOUR_MS),
+    ),
+    Spec(
+        "radar_max_age_ms", 160.0, "a radar whose newest sweep is older makes a frame DEGRADED", range=(0.0, _HOUR_MS)
+    ),
+    Spec(
+        "silent_ms",
+        1000.0,
+        "a sensor that sent nothing for so long is not waited for; 0: always wait",
+        range=(0.0, _HOUR_MS),
+    ),
+    Spec(
+        "stale_after_ms",
+        1000.0,
+        "without a trigger for so long, an empty array is published; 0: never",
+        range=(0.0, _HOUR_MS),
+    ),
     Spec("jump_ms", 1000.0, "stamps that go back by more than this mean that time began anew", range=(1.0, _HOUR_MS)),
     Spec("detections_topic", "detections", "vision_msgs/Detection3DArray"),
     Spec("velocities_topic", "detection_velocities", "velocity of each detection, in the order of the array"),
@@ -151,8 +183,12 @@ def camera_specs(name: str) -> tuple[Spec, ...]:
         Spec(f"camera.{name}.image_topic", f"{name}/image_raw/compressed", "images"),
         Spec(f"camera.{name}.info_topic", f"{name}/camera_info", "sensor_msgs/CameraInfo"),
         Spec(f"camera.{name}.frame_id", "", "optical frame; empty: from the image's header"),
-        Spec(f"camera.{name}.offset_ms", NUSCENES_OFFSETS.get(name, 0.0), "when its image is taken relative to the "
-             "frame's instant", range=(-1000.0, 1000.0)),
+        Spec(
+            f"camera.{name}.offset_ms",
+            NUSCENES_OFFSETS.get(name, 0.0),
+            "when its image is taken relative to the frame's instant",
+            range=(-1000.0, 1000.0),
+        ),
     )
 
 
@@ -264,9 +300,7 @@ def from_values(given: Mapping[str, object], *, source: str = "parameters") -> D
 
 def _from_values(given: Mapping[str, object]) -> DetectorParameters:
     by_name = {spec.name: spec for spec in SPECS}
-    names = {
-        key: by_name[key].checked(given.get(key, by_name[key].default)) for key in ("cameras", "radars")
-    }
+    names = {key: by_name[key].checked(given.get(key, by_name[key].default)) for key in ("cameras", "radars")}
     cameras, radars = (list(v) if isinstance(v, list) else [] for v in (names["cameras"], names["radars"]))
     specs = {spec.name: spec for spec in specs_for(cameras, radars)}
     unknown = sorted(given.keys() - specs.keys() - {"use_sim_time"})
@@ -326,9 +360,7 @@ def _parse_transform(text: str) -> FloatArray | None:
     except ValueError:
         T = np.full((4, 4), np.nan)
     if not np.isfinite(T).all():
-        raise ParameterError(
-            f"parameter T_base_from_bev: expected seven numbers 'x y z qx qy qz qw', got '{text}'"
-        )
+        raise ParameterError(f"parameter T_base_from_bev: expected seven numbers 'x y z qx qy qz qw', got '{text}'")
     return T
 
 

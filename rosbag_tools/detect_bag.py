@@ -101,14 +101,10 @@ def detect_bag(
         names = _announce(writer, parameters)
         # Closed here, so that an error is told after the end of the progress bar, on a line of its own.
         with contextlib.closing(
-            assembled_frames(
-                bag, parameters, sweeps=sweeps, keep_going=keep_going, summary=summary, progress=progress
-            )
+            assembled_frames(bag, parameters, sweeps=sweeps, keep_going=keep_going, summary=summary, progress=progress)
         ) as frames:
             for assembled in frames:
-                found = answer(
-                    detector, assembled, frame_id=base, score_threshold=threshold, strict=not keep_going
-                )
+                found = answer(detector, assembled, frame_id=base, score_threshold=threshold, strict=not keep_going)
                 _write(writer, names, found)
                 _count(summary, found, detector.last_timings if assembled.frame is not None else {})
     for stage in summary.timings_ms:
@@ -211,20 +207,30 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="detect_bag", description=__doc__.split("\n", 1)[0])
     parser.add_argument("bag", type=Path, help="rosbag2 folder, or a single .mcap or .db3 file")
-    parser.add_argument("--checkpoint", type=Path, help="folder with model.safetensors and model.json "
-                        "(default: the parameter file's, else the shipped weights)")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="folder with model.safetensors and model.json (default: the parameter file's, else the shipped weights)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="bag to write: a folder, or a path ending in .mcap")
     parser.add_argument("--params", type=Path, help="ROS 2 parameter file (default: the shipped config/detector.yaml)")
-    parser.add_argument("--reference", choices=("camera", "instant", "keyframes"), help="what frames refer to. "
-                        "camera, instant: each image of the trigger camera, at its stamp or at its stamp minus its "
-                        f"offset; keyframes: each annotated key frame ({topics.GROUND_TRUTH}) (default: as the "
-                        "parameter file says)")
+    parser.add_argument(
+        "--reference",
+        choices=("camera", "instant", "keyframes"),
+        help="what frames refer to. "
+        "camera, instant: each image of the trigger camera, at its stamp or at its stamp minus its "
+        f"offset; keyframes: each annotated key frame ({topics.GROUND_TRUTH}) (default: as the "
+        "parameter file says)",
+    )
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: as the parameter file says)")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="arithmetic of the network")
     parser.add_argument("--recipe", help="name the checkpoint's recipe must have")
     parser.add_argument("--score-threshold", type=float, help="leave out detections below this score")
-    parser.add_argument("--keep-going", action="store_true", help="count and report missing topics and messages that "
-                        "cannot be used, instead of stopping at the first")
+    parser.add_argument(
+        "--keep-going",
+        action="store_true",
+        help="count and report missing topics and messages that cannot be used, instead of stopping at the first",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a bag that exists")
     return parser
 
@@ -266,8 +272,10 @@ def run(argv: list[str] | None = None) -> int:
         progress=True,
     )
     states = ", ".join(f"{count} {state}" for state, count in sorted(summary.states.items()))
-    print(f"{args.out}: {summary.frames} frames ({states or 'none'}), {summary.detections} detections, "
-          f"{summary.seconds:.1f} s")
+    print(
+        f"{args.out}: {summary.frames} frames ({states or 'none'}), {summary.detections} detections, "
+        f"{summary.seconds:.1f} s"
+    )
     if summary.timings_ms:
         print("mean ms a frame: " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.timings_ms.items()))
     for sensor, count in sorted(summary.incomplete.items()):

@@ -303,20 +303,46 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("bag", type=Path, help="rosbag2 folder, or a single .mcap or .db3 file")
     parser.add_argument("--topics", nargs="+", default=(), metavar="TOPIC", help="publish only these (default: all)")
-    parser.add_argument("--rate", type=float, help="speed relative to the recording; 0: as fast as possible "
-                        "(default: 1; with --lossless: 0)")
-    parser.add_argument("--clock", type=float, nargs="?", const=100.0, default=0.0, metavar="HZ",
-                        help="publish /clock, for nodes with use_sim_time (default: not; without a number: 100)")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        help="speed relative to the recording; 0: as fast as possible (default: 1; with --lossless: 0)",
+    )
+    parser.add_argument(
+        "--clock",
+        type=float,
+        nargs="?",
+        const=100.0,
+        default=0.0,
+        metavar="HZ",
+        help="publish /clock, for nodes with use_sim_time (default: not; without a number: 100)",
+    )
     parser.add_argument("--loop", action="store_true", help="start again at the end, until interrupted")
     parser.add_argument("--lossless", action="store_true", help="wait for an answer to every trigger message")
     parser.add_argument("--trigger", default=default.trigger, help="topic that is answered (default: %(default)s)")
     parser.add_argument("--answer", default=default.answer, help="topic of the answers (default: %(default)s)")
-    parser.add_argument("--horizon", type=float, default=default.horizon, metavar="S", help="how far to run ahead of "
-                        "the oldest trigger without an answer, seconds of the recording (default: %(default)s)")
-    parser.add_argument("--answer-timeout", type=float, default=default.answer_timeout, metavar="S",
-                        help="how long to wait for one answer (default: %(default)s)")
-    parser.add_argument("--wait", type=float, default=default.wait, metavar="S", help="how long to wait for "
-                        "subscribers before the first message; 0: do not wait (default: %(default)s)")
+    parser.add_argument(
+        "--horizon",
+        type=float,
+        default=default.horizon,
+        metavar="S",
+        help="how far to run ahead of "
+        "the oldest trigger without an answer, seconds of the recording (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--answer-timeout",
+        type=float,
+        default=default.answer_timeout,
+        metavar="S",
+        help="how long to wait for one answer (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=default.wait,
+        metavar="S",
+        help="how long to wait for subscribers before the first message; 0: do not wait (default: %(default)s)",
+    )
     return parser
 
 

@@ -142,9 +142,7 @@ class Selector:
                 cameras[name] = CameraImage(image, K, T_base_from_cam, T, stamp, calibration.distortion)
         return cameras
 
-    def _placed_sweeps(
-        self, request: Request, choice: Choice, reasons: dict[str, str]
-    ) -> dict[str, list[RadarSweep]]:
+    def _placed_sweeps(self, request: Request, choice: Choice, reasons: dict[str, str]) -> dict[str, list[RadarSweep]]:
         radars = {}
         for name in self._config.radars:
             if name not in choice.sweeps:
@@ -183,9 +181,7 @@ def camera_choice(track: Track[Image], time: int, half: int, slop: int) -> tuple
     return (track.stamps[best], track.items[best]), i < len(track)
 
 
-def radar_choice(
-    track: Track[Points], instant: int, config: AssemblerConfig
-) -> tuple[list[tuple[int, Points]], bool]:
+def radar_choice(track: Track[Points], instant: int, config: AssemblerConfig) -> tuple[list[tuple[int, Points]], bool]:
     """The sweeps of a frame, newest first, and whether they are final.
 
     Final as soon as one message is there after which no other fits before ``instant + radar_slop``.

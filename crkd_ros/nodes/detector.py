@@ -7,6 +7,7 @@ answered. Each frame gets exactly one ``vision_msgs/Detection3DArray`` with its 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import signal
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
@@ -32,7 +33,7 @@ from rclpy.signals import SignalHandlerOptions
 from vision_msgs.msg import LabelInfo, VisionClass
 
 from crkd_core import cli
-from crkd_core.runtime.assembler import AssembledFrame
+from crkd_core.runtime.assembler import AssembledFrame, FrameState
 from crkd_core.runtime.detector import Detector
 from crkd_core.types import DETECTION_CLASSES, CameraImage, SensorFrame
 from crkd_ros.answers import Answer, answer, make_detector, report_message
@@ -45,7 +46,7 @@ from crkd_ros.pipeline import FramePipeline, Input
 
 POLL_PERIOD = 0.01
 """Seconds between looks at deadlines."""
-IDLE = 5.0
+IDLE = 3.0
 """In a replay, seconds without any message after which the recording has ended: pending frames go as they are."""
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -244,13 +245,14 @@ class DetectorNode(LifecycleNode):
     def _answer(self, job: _Job) -> None:
         """Runs in the worker thread."""
         assert self._detector is not None
-        taken = time.perf_counter()
-        found = answer(
-            self._detector,
-            job.assembled,
-            frame_id=self._config.text("base_frame"),
-            score_threshold=self._threshold(),
-        )
+        taken, frame_id = time.perf_counter(), self._config.text("base_frame")
+        try:
+            found = answer(self._detector, job.assembled, frame_id=frame_id, score_threshold=self._threshold())
+        except Exception as error:
+            # Whoever waits for the answer to this frame gets an empty one; the log gets the error.
+            reason = f"detector: {type(error).__name__}: {error}"
+            self._publish(answer(self._detector, _without_frame(job.assembled, reason), frame_id=frame_id))
+            raise
         stages = dict(self._detector.last_timings) if job.assembled.frame is not None else {}
         stages |= {"assemble": job.assembled.waited / 1e6, "queue": 1e3 * (taken - job.handed_over)}
         report = msgspec.structs.replace(found.report, timings_ms={k: round(v, 3) for k, v in stages.items()})
@@ -296,6 +298,10 @@ class DetectorNode(LifecycleNode):
             )
         ]
         return array
+
+
+def _without_frame(assembled: AssembledFrame, reason: str) -> AssembledFrame:
+    return replace(assembled, state=FrameState.STALE, reasons=(*assembled.reasons, reason), frame=None)
 
 
 def _keep_all() -> QoSProfile:
@@ -352,7 +358,8 @@ def run(argv: list[str] | None = None) -> int:
             _spin_once(executor, node)
     finally:
         if node is not None:
-            node.trigger_shutdown()
+            with contextlib.suppress(RuntimeError):  # a lifecycle manager has shut it down already
+                node.trigger_shutdown()
             executor.remove_node(node)
             node.destroy_node()
         executor.shutdown()

@@ -18,9 +18,7 @@ class Worker(Generic[T]):
         dropped: items replaced by a newer one before their turn came.
     """
 
-    def __init__(
-        self, work: Callable[[T], None], *, latest_only: bool, on_error: Callable[[Exception], None]
-    ) -> None:
+    def __init__(self, work: Callable[[T], None], *, latest_only: bool, on_error: Callable[[Exception], None]) -> None:
         """Start the thread.
 
         Args:

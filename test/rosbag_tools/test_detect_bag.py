@@ -63,7 +63,11 @@ def content(path: Path) -> list[tuple[str, int, bytes]]:
 
 
 def test_every_trigger_image_is_answered_with_boxes_velocities_markers_and_manifest(
-    bag: Path, checkpoint: Path, params: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    bag: Path,
+    checkpoint: Path,
+    params: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
     out = tmp_path / "out.mcap"
@@ -129,16 +133,28 @@ def cut_cloud(topic: str, number: int, message: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "complaint", "counted"),
     [
-        (lost_radar, f"no message on {RADAR} (found /cam_front/camera_info",
-         "RADAR_FRONT: missing or damaged in 18 frames"),
+        (
+            lost_radar,
+            f"no message on {RADAR} (found /cam_front/camera_info",
+            "RADAR_FRONT: missing or damaged in 18 frames",
+        ),
         (cut_image, "ns: CAM_FRONT_LEFT: ", "CAM_FRONT_LEFT: missing or damaged in 1 frames"),
-        (cut_cloud, f"{RADAR}: RADAR_FRONT: 20 x 1 points of 43 bytes need 860 bytes, got 100",
-         f"{RADAR}: 1 messages could not be used"),
+        (
+            cut_cloud,
+            f"{RADAR}: RADAR_FRONT: 20 x 1 points of 43 bytes need 860 bytes, got 100",
+            f"{RADAR}: 1 messages could not be used",
+        ),
     ],
 )
 def test_damaged_bag_is_one_clear_line_or_counted_on_request(
-    change: Any, complaint: str, counted: str, checkpoint: Path, params: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    change: Any,
+    complaint: str,
+    counted: str,
+    checkpoint: Path,
+    params: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     bag = write_drive(tmp_path / "bag.mcap", change=change)
     arguments = (bag, "--checkpoint", checkpoint, "--params", params, "--out", tmp_path / "out.mcap")
@@ -154,7 +170,11 @@ def test_damaged_bag_is_one_clear_line_or_counted_on_request(
 
 
 def test_user_mistakes_are_one_clear_line(
-    bag: Path, checkpoint: Path, params: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    bag: Path,
+    checkpoint: Path,
+    params: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
     common = ("--params", params, "--out", tmp_path / "out.mcap")

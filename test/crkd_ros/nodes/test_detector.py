@@ -116,7 +116,7 @@ def test_lossless_replay_equals_offline_detection_even_with_damaged_messages(
         assert found.labels.tolist() == expected.labels.tolist()
         np.testing.assert_allclose(found.boxes.centers, expected.boxes.centers, rtol=0, atol=1e-3)
         np.testing.assert_allclose(found.boxes.velocities, expected.boxes.velocities, rtol=0, atol=1e-3)
-        assert set(report.timings_ms) >= {"assemble", "queue", "preprocess", "network", "decode", "total"}
+        assert set(report.timings_ms) >= {"assemble", "queue", "network", "total"}
     log = node.text()
     assert log.count(f"{RADAR}: message dropped (1 so far)") == 1
     assert log.count(f"{FRONT}: message dropped (1 so far)") == 1

@@ -1,0 +1,79 @@
+"""The detector node's transitions, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_drive import PARAMETERS, write_checkpoint
+
+rclpy = pytest.importorskip("rclpy")
+
+from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+
+from crkd_ros.nodes.detector import DetectorNode  # noqa: E402
+
+pytestmark = pytest.mark.ros
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("weights") / "micro")
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., DetectorNode]]:
+    """Makes detector nodes for the small drive's rig, in a ROS context of their own."""
+    context = rclpy.Context()
+    context.init()
+    nodes: list[DetectorNode] = []
+
+    def make_node(**values: Any) -> DetectorNode:
+        given = {**PARAMETERS, "device": "cpu", **values}
+        overrides = [Parameter(name, value=value) for name, value in given.items()]
+        nodes.append(DetectorNode(context=context, parameter_overrides=overrides))
+        return nodes[-1]
+
+    yield make_node
+    for node in nodes:
+        node.destroy_node()
+    context.try_shutdown()
+
+
+def sensor_topics(node: DetectorNode) -> list[str]:
+    return sorted(s.topic_name for s in node.subscriptions if s.topic_name.startswith(("/cam", "/radar", "/tf")))
+
+
+def test_subscribes_only_while_active_and_can_be_cycled(make: Callable[..., DetectorNode], checkpoint: Path):
+    node = make(checkpoint=str(checkpoint))
+    assert node.trigger_configure() == SUCCESS
+    assert sensor_topics(node) == []
+    for _ in range(2):
+        assert node.trigger_activate() == SUCCESS
+        assert sensor_topics(node) == [
+            "/cam_front/camera_info",
+            "/cam_front/image_raw/compressed",
+            "/cam_front_left/camera_info",
+            "/cam_front_left/image_raw/compressed",
+            "/radar_front/points",
+            "/tf",
+            "/tf_static",
+        ]
+        assert node.trigger_deactivate() == SUCCESS
+        assert sensor_topics(node) == []
+    assert node.trigger_cleanup() == SUCCESS
+    assert not [p for p in node.publishers if p.topic_name.startswith("/detection")]
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    assert node.trigger_shutdown() == SUCCESS
+    assert sensor_topics(node) == []
+
+
+def test_configuring_fails_with_a_reason_when_there_is_no_checkpoint(make: Callable[..., DetectorNode]):
+    node = make(checkpoint="/nowhere")
+    assert node.trigger_configure() == FAILURE
+    assert node.problem.startswith("checkpoint /nowhere: model.json not found")
