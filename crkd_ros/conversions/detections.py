@@ -123,11 +123,10 @@ def marker_array(
     # First of all, what an earlier message drew goes.
     markers = [messages.Marker(header=header, action=DELETE_ALL)]
     boxes = detections.boxes
-    rows = zip(
-        _poses(messages, boxes), boxes.centers.tolist(), boxes.sizes.tolist(), boxes.velocities.tolist(), strict=True
-    )
-    for i, (pose, (x, y, z), (length, width, height), (vx, vy)) in enumerate(rows):
-        red, green, blue = color or [level / 255 for level in CLASS_COLORS[detections.class_names[i]]]
+    sizes, velocities = boxes.sizes.tolist(), boxes.velocities.tolist()
+    rows = zip(detections.class_names, _poses(messages, boxes), boxes.centers.tolist(), sizes, velocities, strict=True)
+    for i, (name, pose, (x, y, z), (length, width, height), (vx, vy)) in enumerate(rows):
+        red, green, blue = color or [level / 255 for level in CLASS_COLORS[name]]
         common = {"header": header, "id": i, "lifetime": duration}
         opaque = messages.ColorRGBA(r=red, g=green, b=blue, a=0.9)
         markers.append(
@@ -149,7 +148,7 @@ def marker_array(
                 pose=messages.Pose(position=top, orientation=messages.Quaternion(w=1.0)),
                 scale=messages.Vector3(x=0.0, y=0.0, z=0.7),
                 color=opaque,
-                text=f"{detections.class_names[i]} {detections.scores[i]:.2f}",
+                text=f"{name} {detections.scores[i]:.2f}",
             )
         )
         if np.hypot(vx, vy) > SLOWEST_ARROW:  # false where the velocity is unknown
