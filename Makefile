@@ -37,7 +37,12 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 PINS := constraints/py$(shell $(or $(wildcard $(BIN)/python),$(PYTHON)) -I -S -c 'import sys; print("%d%d" % sys.version_info[:2])' 2>/dev/null).txt
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints/held.txt)
-PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
+
+# pip's whole output goes to a log, a short account of it to the screen.
+SETUP_LOG := $(VENV)/setup.log
+PIP_INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --constraint $(PINS)
+CONDENSED := 2>&1 | tee -a $(SETUP_LOG) | awk -v terminal=$$(test -t 1 && echo 1 || echo 0) -f constraints/progress.awk \
+  || { echo "error: pip failed; its whole output is in $(SETUP_LOG)" >&2; exit 1; }
 
 .PHONY: help setup test lint format demo train-tiny constraints clean distclean
 
@@ -65,12 +70,12 @@ $(STAMPS)/torch: constraints/held.txt $(STAMPS)/venv
 	  echo "      No GPU here. Should pip now fetch gigabytes of nvidia-* packages, stop it and run make setup with"; \
 	  echo "      TORCH_INDEX=<the index of CPU wheels that PyTorch's 'Get started' page shows>."; \
 	fi
-	@$(PIP) install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint $(PINS) $(TORCH) setuptools
+	@$(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH) setuptools $(CONDENSED)
 	@touch $@
 
 $(STAMPS)/packages: setup.py $(PINS) $(wildcard */__init__.py) $(STAMPS)/torch
 	@echo "[3/4] packages: $(EXTRAS)"
-	@$(PIP) install --constraint $(PINS) --no-build-isolation --editable ".[$(EXTRAS)]"
+	@$(PIP_INSTALL) --no-build-isolation --editable ".[$(EXTRAS)]" $(CONDENSED)
 	@touch $@
 
 $(STAMPS)/interfaces: $(wildcard interfaces/*.* interfaces/*/*.* interfaces/*/msg/*.msg) $(STAMPS)/packages
@@ -111,7 +116,7 @@ demo: setup ## set up, then nuScenes format -> bag -> live detector -> boxes, sc
 	  $(if $(DATAROOT),--dataroot "$(DATAROOT)") $(if $(VERSION),--version "$(VERSION)") $(if $(SCENE),--scene "$(SCENE)")
 
 train-tiny: setup ## train the small student that ships with the package, on simulated drives
-	@$(BIN)/python training/train.py student_tiny --out out/train-tiny $(or $(TRAIN_ARGS),--synthscenes 4000)
+	@$(BIN)/python training/train.py student_tiny --synthscenes 4000 --half --out out/train-tiny $(or $(TRAIN_ARGS),--synthscenes 4000)
 
 constraints: ## resolve the exact pins anew (needs uv)
 	@constraints/compile.sh
