@@ -54,7 +54,7 @@ class Drive:
         detections: stamp -> boxes in ``base_link``; empty when there is no detector.
         reports: stamp -> what the answer was made of.
         moments: stamps to draw, ascending, ns.
-        best: the moment for a single sheet.
+        middle: the moment for a single sheet: the annotated one in the middle, if there is one.
         title: name of the drive.
     """
 
@@ -65,7 +65,7 @@ class Drive:
     detections: dict[int, Detections]
     reports: dict[int, FrameReport]
     moments: tuple[int, ...]
-    best: int
+    middle: int
     title: str
 
 
@@ -93,12 +93,9 @@ def open_drive(bag: Bag, recorded: RecordedDetections | None) -> Drive:
             f"bag {bag.path}: the vehicle's pose is not recorded at any of the {len(candidates)} moments to draw; "
             "are bag and detections of the same drive?"
         )
-    covered = [a for a in annotations if abs(_nearest(moments, a.stamp) - a.stamp) <= TruthTrack.NEAR]
-    busiest = max(covered, key=lambda a: len(a.objects), default=None)
-    if busiest is not None:
-        best = _nearest(moments, busiest.stamp)
-    else:
-        best = max(moments, key=lambda m: len(detections[m]) if m in detections else 0)
+    # Not the first moment: the radars have no past there. In the middle everything runs.
+    covered = [a.stamp for a in annotations if abs(_nearest(moments, a.stamp) - a.stamp) <= TruthTrack.NEAR]
+    middle = _nearest(moments, covered[len(covered) // 2]) if covered else moments[len(moments) // 2]
     return Drive(
         bag=bag,
         sensors=sensors,
@@ -107,7 +104,7 @@ def open_drive(bag: Bag, recorded: RecordedDetections | None) -> Drive:
         detections=detections,
         reports={report.stamp: report for report in recorded.reports} if recorded else {},
         moments=moments,
-        best=best,
+        middle=middle,
         title=annotations[0].scene_name if annotations else bag.path.stem,
     )
 
@@ -239,9 +236,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--topic", default=topics.DETECTIONS, help="topic of the detections (default: %(default)s)")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="write one moment to this file")
     parser.add_argument("--video", type=Path, metavar="MP4", help="write the whole drive to this file (H.264)")
-    parser.add_argument(
-        "--at", type=float, metavar="SECONDS", help="moment of the sheet (default: the one with the most annotations)"
-    )
+    parser.add_argument("--at", type=float, metavar="SECONDS", help="moment of the sheet (default: the middle one)")
     parser.add_argument("--min-score", type=float, default=MIN_SCORE, help="weakest box drawn (default: %(default)s)")
     parser.add_argument("--width", type=int, default=1920, help="of sheet and video, pixels (default: %(default)s)")
     parser.add_argument("--radius", type=float, default=55.0, help="of the bird's-eye view, m (default: %(default)s)")
@@ -271,9 +266,11 @@ def render(argv: Sequence[str] | None = None) -> int:
         for problem in drive.sensors.problems:
             print(problem)
         if args.sheet is not None:
-            at = drive.best if args.at is None else _nearest(drive.moments, drive.moments[0] + round(args.at * SECOND))
+            at = (
+                drive.middle if args.at is None else _nearest(drive.moments, drive.moments[0] + round(args.at * SECOND))
+            )
             write_sheet(args.sheet, drive, at=at, options=options)
-            print(f"sheet: {args.sheet} (at {(at - drive.moments[0]) / SECOND:.2f} s)")
+            print(f"sheet: {args.sheet} (at {(at - start) / SECOND:.2f} s)")
         if args.video is not None:
             rate = write_video(args.video, drive, fps=args.fps, options=options, progress=not args.no_progress)
             print(f"video: {args.video} ({len(drive.moments)} moments, {rate:g} pictures/s)")
