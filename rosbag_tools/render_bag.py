@@ -266,9 +266,8 @@ def render(argv: Sequence[str] | None = None) -> int:
         for problem in drive.sensors.problems:
             print(problem)
         if args.sheet is not None:
-            at = (
-                drive.middle if args.at is None else _nearest(drive.moments, drive.moments[0] + round(args.at * SECOND))
-            )
+            start = drive.moments[0]
+            at = drive.middle if args.at is None else _nearest(drive.moments, start + round(args.at * SECOND))
             write_sheet(args.sheet, drive, at=at, options=options)
             print(f"sheet: {args.sheet} (at {(at - start) / SECOND:.2f} s)")
         if args.video is not None:
