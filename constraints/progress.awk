@@ -7,7 +7,7 @@ function status(text) {
 }
 
 /^(Collecting|Processing|Obtaining) / { sub(".*/", "", $2); status(++packages " packages: " $2); next }
-/^  Downloading .*[0-9] (MB|GB)\)/ { sub("^  Downloading ", ""); sub("https?://[^ ]*/", ""); status("downloading " $0); next }
+/^  Downloading .*[0-9] (MB|GB)\)/ { sub("^  Downloading ", ""); sub("-(cp|py)[0-9][^ ]*", ""); status("downloading " $0); next }
 /^Building wheels? / { status("building"); next }
 /^Installing collected packages/ { status("installing " split($0, names, ",") " packages"); next }
 /^(ERROR|error)|^ *×|^ *╰|^ *note:|^ *hint:/ { if (terminal) print ""; print; fflush() }
