@@ -116,7 +116,7 @@ demo: setup ## set up, then nuScenes format -> bag -> live detector -> boxes, sc
 	  $(if $(DATAROOT),--dataroot "$(DATAROOT)") $(if $(VERSION),--version "$(VERSION)") $(if $(SCENE),--scene "$(SCENE)")
 
 train-tiny: setup ## train the small student that ships with the package, on simulated drives
-	@$(BIN)/python training/train.py student_tiny --synthscenes 4000 --half --out out/train-tiny $(or $(TRAIN_ARGS),--synthscenes 4000)
+	@$(BIN)/python training/train.py student_tiny --half --out out/train-tiny $(or $(TRAIN_ARGS),--synthscenes 4000)
 
 constraints: ## resolve the exact pins anew (needs uv)
 	@constraints/compile.sh
