@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
@@ -143,6 +144,25 @@ class RadarConfig(_Section, frozen=True, kw_only=True):
     """Three dilated convolutions on the radar map (CRKD's student) and an activation head for its distillation loss."""
 
 
+class LidarConfig(_Section, frozen=True, kw_only=True):
+    """LiDAR branch of a teacher: voxels, mean of their points, sparse convolutions (needs spconv)."""
+
+    sweeps: Annotated[int, msgspec.Meta(ge=0)] = 9
+    """Earlier sweeps added to the key frame: the newest ones."""
+    random_sweeps: bool = False
+    """In training, a random choice among one sweep more than ``sweeps`` (the released code: 9 of 10, also at test time,
+    quirk Q15; here a test is always deterministic)."""
+    voxel: tuple[Positive, Positive, Positive] = (0.075, 0.075, 0.2)
+    """Edges of a voxel along x, y, z, m; eight along x and y make a cell of the BEV grid."""
+    max_points_per_voxel: Count = 10
+    max_voxels: tuple[Count, Count] = (120000, 160000)
+    """Per sample: training, inference."""
+    channels: tuple[Count, Count, Count, Count] = (16, 32, 64, 128)
+    """Channels of the four stages."""
+    out_channels: Count = 128
+    """Channels of each of the layers along z that remain in the end; the map has as many times that."""
+
+
 class FuserConfig(_Section, frozen=True, kw_only=True):
     """Fusion of the camera map with the radar (or LiDAR) map."""
 
@@ -179,13 +199,24 @@ class HeadConfig(_Section, frozen=True, kw_only=True):
 
 
 class ModelConfig(_Section, frozen=True, kw_only=True):
-    """The network."""
+    """The network: cameras, and either radars (what a vehicle runs) or a LiDAR (a teacher)."""
 
     camera: CameraConfig
-    radar: RadarConfig
+    radar: RadarConfig | None = None
+    lidar: LidarConfig | None = None
     fuser: FuserConfig = FuserConfig()
     decoder: DecoderConfig = DecoderConfig()
     head: HeadConfig = HeadConfig()
+
+    def __post_init__(self) -> None:
+        if (self.radar is None) == (self.lidar is None):
+            found = "neither" if self.radar is None else "both"
+            raise ValueError(f"expected either radar or lidar beside camera, got {found}; set the other one to null")
+        if self.camera.view_transform == "depth_lss" and self.lidar is None:
+            raise ValueError(
+                "camera.view_transform: 'depth_lss' needs LiDAR points, which a camera + radar detector does not read; "
+                "set view_transform: lss"
+            )
 
 
 class TrainConfig(_Section, frozen=True, kw_only=True):
@@ -198,6 +229,8 @@ class TrainConfig(_Section, frozen=True, kw_only=True):
     final_learning_rate_ratio: Fraction = 1e-3
     warmup_steps: Annotated[int, msgspec.Meta(ge=0)] = 500
     warmup_ratio: Fraction = 1 / 3
+    camera_backbone_learning_rate_ratio: Positive = 1.0
+    """Factor on the learning rate of the camera backbone (the original's teacher: 0.1)."""
     weight_decay: NonNegative = 0.01
     gradient_clip: Positive = 35.0
     """L2 norm."""
@@ -219,6 +252,45 @@ class Recipe(_Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if any(side % 32 for side in self.image.size):
             raise ValueError(f"image.size: expected multiples of 32 (the backbone's stride), got {self.image.size}")
+        if self.model.lidar is not None:
+            self._check_voxels(self.model.lidar.voxel)
+
+    def _check_voxels(self, voxel: tuple[float, float, float]) -> None:
+        if any(abs(8 * edge - self.bev.cell) > 1e-6 for edge in voxel[:2]):
+            raise ValueError(
+                f"model.lidar.voxel: expected x and y edges of an eighth of bev.cell ({self.bev.cell / 8}), got {voxel}"
+            )
+        layers = (self.bev.z_range[1] - self.bev.z_range[0]) / voxel[2]
+        if abs(layers - round(layers)) > 1e-6 or round(layers) < 24:
+            raise ValueError(
+                f"model.lidar.voxel: expected a z edge that divides bev.z_range {self.bev.z_range} into at least 24 "
+                f"layers, got {voxel[2]}"
+            )
+
+    @property
+    def live_radar(self) -> RadarConfig:
+        """The radar branch, for what feeds the model from cameras and radars only.
+
+        Raises:
+            RecipeError: the recipe is a teacher's.
+        """
+        if self.model.radar is None:
+            raise RecipeError(
+                f"recipe '{self.name}': a teacher, which reads LiDAR points; here are cameras and radars only: "
+                "use a checkpoint of a student, baseline or crkd recipe"
+            )
+        return self.model.radar
+
+    @property
+    def radar_sweeps(self) -> int:
+        """Sweeps per radar that a frame should hold; 0 for a teacher."""
+        return 0 if self.model.radar is None else self.model.radar.sweeps
+
+    @property
+    def lidar_sweeps(self) -> int:
+        """Sweeps of the LiDAR that a frame should hold, the key frame among them; 0 without a LiDAR branch."""
+        lidar = self.model.lidar
+        return 0 if lidar is None else 1 + lidar.sweeps + lidar.random_sweeps
 
 
 def recipe_folder() -> Path:
@@ -325,7 +397,7 @@ def _explained(message: str, values: dict[str, Any]) -> str:
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
         types = {field.name: field.type for field in msgspec.structs.fields(expected)}
-        expected = types.get(key)
+        expected = _without_none(types.get(key))
     where = f"{'.'.join(keys)}: {text}"
     if "unknown field" in text:
         return f"{where}; allowed: {_field_names(expected)}"
@@ -334,6 +406,13 @@ def _explained(message: str, values: dict[str, Any]) -> str:
     if isinstance(found, dict):
         return where
     return f"{where} {found!r}" if ", got" in text else f"{where}, got {found!r}"
+
+
+def _without_none(annotation: Any) -> Any:
+    """``X`` of ``X | None``."""
+    if get_origin(annotation) is UnionType:
+        (annotation,) = (inner for inner in get_args(annotation) if inner is not NoneType)
+    return annotation
 
 
 def _field_names(section: type[msgspec.Struct]) -> str:

@@ -14,7 +14,7 @@ Conventions, written down once (see also ``crkd_core.geometry``):
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -354,7 +354,7 @@ class AnnotatedFrame:
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What the network reads: B samples, M images and P radar points in all; a missing sensor simply adds none.
+    """What the network reads: B samples, M images, P radar and L LiDAR points; a missing sensor simply adds none.
 
     Attributes:
         images: (M, 3, H, W) float32 RGB, ImageNet-normalised.
@@ -365,6 +365,8 @@ class NetworkInput:
         bev_augment: (B, 4, 4) float32, BEV frame -> augmented BEV frame; identity at test time.
         radar: (P, 45) float32, CRKD's radar features (``data.radar.RADAR_FEATURES``) in the augmented BEV frame.
         radar_sample: (P,) int64, the sample each radar point belongs to, ascending.
+        lidar: (L, 5) float32, x, y, z (m, augmented BEV frame), intensity (0 to 255), age (s); only a teacher reads it.
+        lidar_sample: (L,) int64, the sample each LiDAR point belongs to, ascending.
     """
 
     images: torch.Tensor
@@ -375,6 +377,8 @@ class NetworkInput:
     bev_augment: torch.Tensor
     radar: torch.Tensor
     radar_sample: torch.Tensor
+    lidar: torch.Tensor = field(default_factory=lambda: _no_lidar()[0])
+    lidar_sample: torch.Tensor = field(default_factory=lambda: _no_lidar()[1])
 
     @property
     def batch_size(self) -> int:
@@ -385,6 +389,12 @@ class NetworkInput:
         """The same input with every tensor on ``device``."""
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)}
         return NetworkInput(**moved)
+
+
+def _no_lidar() -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    return torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64)
 
 
 def wrapped(angles: FloatArray) -> FloatArray:

@@ -14,6 +14,7 @@ from crkd_core.config import recipe_folder
 from crkd_core.data.errors import DataError
 from crkd_core.data.images import decoded
 from crkd_core.runtime.assembler import AssembledFrame, FrameState
+from crkd_core.runtime.checkpoint import read_sidecar
 from crkd_core.runtime.detector import Detector
 from crkd_core.types import Boxes3D, CameraImage, Detections, Manifest, SensorFrame
 from crkd_ros.conversions import ConversionError, Messages
@@ -64,10 +65,13 @@ def make_detector(parameters: DetectorParameters) -> Detector:
     Raises:
         CheckpointError: no such checkpoint, a damaged one, or one of another recipe.
         DeviceError: no such device, or a precision it cannot compute.
+        RecipeError: the checkpoint of a teacher, which needs a LiDAR.
     """
     shipped = recipe_folder().parents[1] / "weights" / SHIPPED_WEIGHTS
+    checkpoint = parameters.text("checkpoint") or shipped
+    _ = read_sidecar(checkpoint).recipe.live_radar  # refuses a teacher before it asks for its extra libraries
     return Detector(
-        parameters.text("checkpoint") or shipped,
+        checkpoint,
         device=parameters.text("device"),
         precision=parameters.text("precision"),  # type: ignore[arg-type]  # one of the parameter's choices
         recipe=parameters.text("recipe") or None,

@@ -24,7 +24,7 @@ import msgspec
 
 from crkd_core.cli import UserError, run
 from crkd_core.config import Recipe, load_recipe
-from crkd_core.data.frames import NuScenesFrames
+from crkd_core.data.frames import NuScenesFrames, channels_read
 from crkd_core.data.nuscenes import REFERENCE_CHANNEL, NuScenesIndex, load_index
 from crkd_core.runtime.detector import Detector
 from crkd_core.training.ceiling import ceiling
@@ -80,10 +80,12 @@ def main() -> int:
         flags = {flag: bool(meta.get(flag, False)) for flag in flags}
         tokens = [token for token in wanted if token in results]
     else:
-        tokens = complete(index, wanted)
         detector = Detector(
             args.checkpoint, device=args.device, precision=args.precision, score_threshold=args.score_threshold
         )
+        teacher = detector.recipe.model.lidar is not None
+        flags |= {"use_radar": not teacher, "use_lidar": teacher}
+        tokens = complete(index, wanted, detector.recipe)
         results = {}
     print(f"{len(tokens)} of {len(wanted)} samples of the selection can be scored")
     if not tokens:
@@ -94,7 +96,10 @@ def main() -> int:
     progress = not args.no_progress
     if detector is not None:
         frames = NuScenesFrames(
-            index, [index.sample(token) for token in tokens], radar_sweeps=detector.recipe.model.radar.sweeps
+            index,
+            [index.sample(token) for token in tokens],
+            radar_sweeps=detector.recipe.radar_sweeps,
+            lidar_sweeps=detector.recipe.lidar_sweeps,
         )
         results = detect_samples(detector, frames, progress=progress)
     truth = truth_from_nuscenes(devkit, tokens, progress=progress)
@@ -124,10 +129,9 @@ def selection(devkit: Any, args: argparse.Namespace) -> list[str]:
     return tokens
 
 
-def complete(index: NuScenesIndex, wanted: list[str]) -> list[str]:
-    """The samples whose camera and radar key frames are all there; LiDAR files are not needed."""
-    channels = sorted({c.channel for c in index.calibrations if not c.channel.startswith("LIDAR")})
-    present = {sample.token for sample in index.complete_samples(channels)}
+def complete(index: NuScenesIndex, wanted: list[str], recipe: Recipe) -> list[str]:
+    """The samples with the key frame files of every sensor that the recipe reads; others are not needed."""
+    present = {sample.token for sample in index.complete_samples(channels_read(index, recipe))}
     return [token for token in wanted if token in present]
 
 

@@ -25,7 +25,7 @@ import yaml
 from crkd_core.cli import UserError, run
 from crkd_core.config import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
 from crkd_core.data.dataset import FrameSource, TrainingSet
-from crkd_core.data.frames import NuScenesFrames
+from crkd_core.data.frames import NuScenesFrames, channels_read
 from crkd_core.data.nuscenes import load_index
 from crkd_core.runtime.checkpoint import save_checkpoint
 from crkd_core.runtime.detector import Detector
@@ -125,13 +125,12 @@ def changed(recipe: Recipe, changes: list[str]) -> Recipe:
 
 
 def nuscenes_frames(root: Path, version: str, scenes: list[str] | None, recipe: Recipe) -> NuScenesFrames:
-    """The samples of some scenes (None: all) whose cameras and radars are all there."""
+    """The samples of some scenes (None: all) with the key frames of every sensor that the recipe reads."""
     index = load_index(root, version)
     wanted = [index.scene(name) for name in scenes] if scenes else index.scenes
-    channels = sorted({c.channel for c in index.calibrations if not c.channel.startswith("LIDAR")})
-    complete = {sample.token for sample in index.complete_samples(channels)}
+    complete = {sample.token for sample in index.complete_samples(channels_read(index, recipe))}
     samples = [sample for scene in wanted for sample in scene.samples if sample.token in complete]
-    return NuScenesFrames(index, samples, radar_sweeps=recipe.model.radar.sweeps)
+    return NuScenesFrames(index, samples, radar_sweeps=recipe.radar_sweeps, lidar_sweeps=recipe.lidar_sweeps)
 
 
 def training_frames(args: argparse.Namespace, recipe: Recipe) -> FrameSource:
@@ -140,13 +139,18 @@ def training_frames(args: argparse.Namespace, recipe: Recipe) -> FrameSource:
         return nuscenes_frames(args.dataroot, args.version, args.scenes, recipe)
     from crkd_core.data.simulated import prerendered, simulated_keys
 
+    if recipe.model.radar is None:
+        raise UserError(
+            f"recipe {recipe.name}: --synthscenes simulates no LiDAR; write a data set with "
+            "training/make_synthscenes.py and name it with --dataroot"
+        )
     keys = simulated_keys(range(args.synthscenes), frames_per_drive=args.frames_per_drive)
     if args.dry_run:
         return keys  # type: ignore[return-value]  # only counted
     return prerendered(
         keys,
         image_width=args.image_width,
-        radar_sweeps=recipe.model.radar.sweeps,
+        radar_sweeps=recipe.radar_sweeps,
         jobs=max(1, args.workers),
         progress=not args.no_progress,
     )

@@ -1,4 +1,4 @@
-"""Training augmentation: what is drawn at random, as plain values, and its effect on boxes and radar features."""
+"""Training augmentation: what is drawn at random, as plain values, and its effect on boxes, points, radar features."""
 
 from __future__ import annotations
 
@@ -96,6 +96,14 @@ def augmented_boxes(boxes: Boxes3D, augment: BevAugment) -> Boxes3D:
     """The boxes of the BEV frame in the augmented BEV frame; sizes and velocities scale along."""
     moved = boxes.transformed(augment.matrix())
     return replace(moved, sizes=moved.sizes * augment.scale)
+
+
+def augmented_points(points: NDArray[np.float32], augment: BevAugment) -> NDArray[np.float32]:
+    """LiDAR points (L, 5) float32, x, y, z first, of the BEV frame in the augmented BEV frame."""
+    T = augment.matrix()
+    out = points.copy()
+    out[:, :3] = points[:, :3].astype(np.float64) @ T[:3, :3].T + T[:3, 3]
+    return out
 
 
 def augmented_radar(

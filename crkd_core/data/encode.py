@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from crkd_core.config import BevConfig, Recipe
-from crkd_core.data.augment import BevAugment, augmented_boxes, augmented_radar, draw_bev_augment
+from crkd_core.data.augment import BevAugment, augmented_boxes, augmented_points, augmented_radar, draw_bev_augment
 from crkd_core.data.images import network_image
+from crkd_core.data.lidar import inside, lidar_points
 from crkd_core.data.radar import RADAR_FEATURES, ordered, radar_features, within_range
 from crkd_core.geometry.transforms import inverse
 from crkd_core.types import AnnotatedFrame, Boxes3D, CameraImage, FloatArray, NetworkInput, SensorFrame
@@ -49,7 +50,7 @@ def encode(
 
     Args:
         frame: the measurements.
-        recipe: image size, BEV range, number of radar sweeps and augmentation.
+        recipe: image size, BEV range, number of radar or LiDAR sweeps and augmentation.
         rng: draws the augmentation; None: test time, nothing is augmented.
         pool: the caller's threads; the cameras are prepared on them side by side.
 
@@ -108,7 +109,7 @@ def collate(inputs: Sequence[NetworkInput]) -> NetworkInput:
     """Several network inputs as one batch, in this order."""
     joined = {f.name: torch.cat([getattr(one, f.name) for one in inputs]) for f in fields(NetworkInput)}
     offsets = np.cumsum([0] + [one.batch_size for one in inputs]).tolist()
-    for name in ("image_sample", "radar_sample"):
+    for name in ("image_sample", "radar_sample", "lidar_sample"):
         joined[name] = torch.cat([getattr(one, name) + o for one, o in zip(inputs, offsets, strict=False)])
     return NetworkInput(**joined)
 
@@ -139,8 +140,9 @@ def _encode(
         return network_image(cameras[i], recipe.image, name=names[i], rng=rngs[i])
 
     images = list((pool.map if pool is not None else map)(prepared, range(len(names))))
-    radar = augmented_radar(radar_features(frame, sweeps=recipe.model.radar.sweeps), augment)
+    radar = augmented_radar(radar_features(frame, sweeps=recipe.radar_sweeps), augment)
     radar = radar[within_range(radar, recipe.bev.x_range, recipe.bev.y_range)]
+    lidar = _lidar(frame, recipe, augment, rng)
     return NetworkInput(
         images=_stacked([image for image, _ in images], (3, *recipe.image.size)),
         image_sample=torch.zeros(len(names), dtype=torch.int64),
@@ -150,7 +152,24 @@ def _encode(
         bev_augment=_stacked([augment.matrix()], (4, 4)),
         radar=torch.from_numpy(radar.reshape(-1, len(RADAR_FEATURES))),
         radar_sample=torch.zeros(len(radar), dtype=torch.int64),
+        lidar=torch.from_numpy(lidar),
+        lidar_sample=torch.zeros(len(lidar), dtype=torch.int64),
     )
+
+
+def _lidar(
+    frame: SensorFrame, recipe: Recipe, augment: BevAugment, rng: np.random.Generator | None
+) -> NDArray[np.float32]:
+    """(L, 5) points strictly inside the BEV range after augmentation, in random order in training."""
+    config = recipe.model.lidar
+    if config is None:
+        return np.zeros((0, 5), dtype=np.float32)
+    # A stream of its own: what is drawn for the cameras does not depend on the LiDAR.
+    own = None if rng is None else rng.spawn(1)[0]
+    points = lidar_points(frame, sweeps=config.sweeps, rng=own if config.random_sweeps else None)
+    points = augmented_points(points, augment)
+    points = points[inside(points, recipe.bev)]
+    return points if own is None else own.permutation(points)
 
 
 def _stacked(values: Sequence[FloatArray | NDArray[np.float32]], shape: tuple[int, ...]) -> torch.Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from crkd_core.config import Recipe
 from crkd_core.data.errors import DataError
 from crkd_core.data.images import check_complete
 from crkd_core.data.nuscenes import REFERENCE_CHANNEL, NuScenesIndex, Sample, SensorRecord
@@ -69,6 +70,12 @@ def annotated_frame(
         lidar=tuple(lidar),
     )
     return _with_boxes(index, sample, frame)
+
+
+def channels_read(index: NuScenesIndex, recipe: Recipe) -> list[str]:
+    """The sensors whose key frames a recipe reads: all cameras, and all radars or (a teacher) the LiDAR."""
+    unread = "LIDAR" if recipe.model.lidar is None else "RADAR"
+    return sorted({c.channel for c in index.calibrations if not c.channel.startswith(unread)})
 
 
 class NuScenesFrames:

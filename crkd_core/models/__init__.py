@@ -1,1 +1,1 @@
-"""The camera + radar networks of CRKD, composed by a recipe: see ``detector.FusionDetector``."""
+"""The networks of CRKD, composed by a recipe: see ``detector.FusionDetector``."""

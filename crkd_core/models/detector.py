@@ -1,4 +1,4 @@
-"""The camera + radar detector of CRKD, every variant of which is a recipe."""
+"""The detector of CRKD, every variant of which is a recipe: camera + radar, or camera + LiDAR for a teacher."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from crkd_core.models.bev_decoder import BevDecoder
 from crkd_core.models.center_head import CenterHead, TaskMaps
 from crkd_core.models.decode import Decoded, decode, decode_peaks, find_peaks
 from crkd_core.models.fusers import build_fuser
+from crkd_core.models.lidar_encoder import LidarEncoder
 from crkd_core.models.necks import GeneralizedLSSFPN, SecondFPN
 from crkd_core.models.radar_encoder import RadarEncoder
 from crkd_core.models.resnet import ResNet
 from crkd_core.models.swin import SwinTiny
-from crkd_core.models.view_transform import LiftSplat
+from crkd_core.models.view_transform import DepthLiftSplat, LiftSplat, depth_raster
 from crkd_core.types import NetworkInput
 
 
@@ -29,14 +30,14 @@ class FusionOutput:
         tasks: raw head maps, one entry for each of ``center_head.TASKS``.
         camera_gated: camera map as it entered the fusion (gated, if the fuser gates).
         fused: fused map, after its ReLU.
-        radar: radar map, after the calibration block where there is one, before the gate.
+        other: radar map, after the calibration block where there is one, or LiDAR map; before the gate.
         radar_activation: (B, 1, nx, ny), output of the radar activation head; None without a calibration block.
     """
 
     tasks: tuple[TaskMaps, ...]
     camera_gated: Tensor
     fused: Tensor
-    radar: Tensor
+    other: Tensor
     radar_activation: Tensor | None
 
 
@@ -46,17 +47,13 @@ class CameraBranch(nn.Module):
     def __init__(self, recipe: Recipe, grid: BevGrid) -> None:
         super().__init__()
         config = recipe.model.camera
-        if config.view_transform != "lss":
-            raise RecipeError(
-                f"model.camera.view_transform: '{config.view_transform}' needs LiDAR points, which a camera + radar "
-                "detector does not read; set view_transform: lss"
-            )
-        height, width = recipe.image.size
+        self.image_size = height, width = recipe.image.size
         self.channels = config.channels
         self.grid = grid
         self.backbone = _backbone(config)
         self.neck = _neck(config, self.backbone.out_channels)
-        self.view_transform = LiftSplat(
+        kind = LiftSplat if config.view_transform == "lss" else DepthLiftSplat
+        self.view_transform = kind(
             self.neck.out_channels,
             config.channels,
             image_size=(height, width),
@@ -72,19 +69,32 @@ class CameraBranch(nn.Module):
         images = inputs.images.contiguous(memory_format=torch.channels_last)
         maps = self.backbone(images)
         features = self.neck(maps if isinstance(self.neck, SecondFPN) else maps[-3:])
-        bev: Tensor = self.view_transform(
-            features,
-            inputs.image_sample,
-            intrinsics=inputs.intrinsics,
-            T_bev_from_cam=inputs.T_bev_from_cam,
-            image_augment=inputs.image_augment,
-            bev_augment=inputs.bev_augment,
-        )
+        geometry = {
+            "intrinsics": inputs.intrinsics,
+            "T_bev_from_cam": inputs.T_bev_from_cam,
+            "image_augment": inputs.image_augment,
+            "bev_augment": inputs.bev_augment,
+        }
+        extra: tuple[Tensor, ...] = ()
+        if isinstance(self.view_transform, DepthLiftSplat):
+            extra = (self.depth_map(inputs, **geometry),)
+        bev: Tensor = self.view_transform(features, *extra, inputs.image_sample, **geometry)
         return bev
+
+    def depth_map(self, inputs: NetworkInput, **geometry: Tensor) -> Tensor:
+        """(M, 1, H, W) float32: LiDAR depths in the images, see ``view_transform.depth_raster``."""
+        with torch.autocast(inputs.images.device.type, enabled=False):
+            return depth_raster(
+                inputs.lidar,
+                inputs.lidar_sample,
+                image_size=self.image_size,
+                image_sample=inputs.image_sample,
+                **geometry,
+            )
 
 
 class FusionDetector(nn.Module):
-    """Camera and radar branches, fusion, BEV decoder, head.
+    """Camera branch, radar or LiDAR branch, fusion, BEV decoder, head.
 
     Attributes:
         recipe: what it is composed of.
@@ -96,29 +106,43 @@ class FusionDetector(nn.Module):
 
         Raises:
             RecipeError: a combination of sizes or parts that cannot be built.
+            MissingSpconvError: a recipe with a LiDAR branch where spconv is not installed.
         """
         super().__init__()
         self.recipe = recipe
         model = recipe.model
         self.grid = BevGrid.from_config(recipe.bev)
         self.camera = CameraBranch(recipe, self.grid)
-        self.radar = RadarEncoder(model.radar, self.grid)
-        self.fuser = build_fuser(model.fuser, model.camera.channels, self.radar.out_channels)
+        self.radar = RadarEncoder(model.radar, self.grid) if model.radar is not None else None
+        self.lidar = LidarEncoder(model.lidar, self.grid) if model.lidar is not None else None
+        other = self.radar if self.radar is not None else self.lidar
+        assert other is not None
+        self.fuser = build_fuser(model.fuser, model.camera.channels, other.out_channels)
         self.decoder = BevDecoder(model.fuser.channels, model.decoder)
         self.head = CenterHead(model.decoder.out_channels, model.head)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for part in self.children():
+            if part is not self.lidar:  # its kernels have five axes, of which spconv fixes the order
+                part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, inputs: NetworkInput) -> FusionOutput:
-        """Raw maps of a batch; a sample may lack all images, all radar points, or both.
+        """Raw maps of a batch; a sample may lack all images, all radar or LiDAR points, or both.
 
         Args:
             inputs: on the model's device.
         """
         camera = self.camera(inputs)
-        radar, activation = self.radar(inputs.radar, inputs.radar_sample, inputs.batch_size)
-        fused, camera_gated, _ = self.fuser(camera, radar)
+        other, activation = self.other(inputs)
+        fused, camera_gated, _ = self.fuser(camera, other)
         tasks = self.head(self.decoder(fused))
-        return FusionOutput(tasks, camera_gated, fused, radar, activation)
+        return FusionOutput(tasks, camera_gated, fused, other, activation)
+
+    def other(self, inputs: NetworkInput) -> tuple[Tensor, Tensor | None]:
+        """The map that is fused with the camera's, and the radar activation (None without a calibration block)."""
+        if self.lidar is not None:
+            return self.lidar(inputs.lidar, inputs.lidar_sample, inputs.batch_size), None
+        assert self.radar is not None
+        encoded: tuple[Tensor, Tensor | None] = self.radar(inputs.radar, inputs.radar_sample, inputs.batch_size)
+        return encoded
 
     @torch.no_grad()
     def detect(self, inputs: NetworkInput) -> list[Decoded]:
@@ -130,8 +154,8 @@ class FusionDetector(nn.Module):
         if inputs.bev_augment.device.type != "cpu":
             return self.decode(self(inputs))
         camera = self.camera(inputs)
-        radar, _ = self.radar(inputs.radar, inputs.radar_sample, inputs.batch_size)
-        shared, heatmaps = self.head.heatmaps(self.decoder(self.fuser(camera, radar)[0]))
+        other, _ = self.other(inputs)
+        shared, heatmaps = self.head.heatmaps(self.decoder(self.fuser(camera, other)[0]))
         peaks = [find_peaks(heatmap, self.recipe.model.head) for heatmap in heatmaps]
         codes = [self.head.codes_at(t, shared, p.sample, p.row, p.column) for t, p in enumerate(peaks)]
         return decode_peaks(peaks, codes, self.grid, self.recipe.model.head, batch_size=inputs.batch_size)

@@ -10,6 +10,10 @@ rfn_layers.*``
 ``encoders.radar.backbone.caliber.*``          ``radar.calibration.*``
 ``encoders.radar.backbone.                     ``radar.activation_head.*``
 distill_activation_head.*``
+``encoders.lidar.backbone.conv_input.*``        ``lidar.encoder.input.*``
+``encoders.lidar.backbone.encoder_layers.      ``lidar.encoder.stages.0.*``
+encoder_layer1.*``
+``encoders.lidar.backbone.conv_out.*``         ``lidar.encoder.output.*``
 ``fuser.input_conv_sensor_1.*``, ``_2.*``      ``fuser.gate_camera.*``, ``fuser.gate_other.*``
 ``fuser.output_fuser_conv_norm.*`` (gated),    ``fuser.merge.*``
 ``fuser.*`` (conv)
@@ -19,14 +23,17 @@ distill_activation_head.*``
 =============================================  ==========================================
 
 In a distiller's checkpoint the student's names carry ``_student`` after their first word
-(``encoders_student.camera...``); the names without it belong to its teacher. The original also stores constants of its
-view transform (``dx``, ``bx``, ``nx``, ``frustum``) and of Swin (``relative_position_index``), which are recomputed
-here and have no counterpart (quirk Q4).
+(``encoders_student.camera...``); the names without it belong to its teacher, those under ``fused_feat_affinity_loss``
+to a loss. The original also stores constants of its view transform (``dx``, ``bx``, ``nx``, ``frustum``) and of Swin
+(``relative_position_index``), which are recomputed here and have no counterpart (quirk Q4). Kernels of sparse
+convolutions have other axes there, see ``our_value``.
 """
 
 from __future__ import annotations
 
 from typing import Literal
+
+from torch import Tensor
 
 FuserType = Literal["gated", "conv"]
 
@@ -37,6 +44,12 @@ _ENCODER_NAMES: tuple[tuple[str, str], ...] = (
     ("encoders.radar.backbone.pts_voxel_encoder.rfn_layers.", "radar.point_layers."),
     ("encoders.radar.backbone.caliber.", "radar.calibration."),
     ("encoders.radar.backbone.distill_activation_head.", "radar.activation_head."),
+    ("encoders.lidar.backbone.conv_input.", "lidar.encoder.input."),
+    *(
+        (f"encoders.lidar.backbone.encoder_layers.encoder_layer{i + 1}.", f"lidar.encoder.stages.{i}.")
+        for i in range(4)
+    ),
+    ("encoders.lidar.backbone.conv_out.", "lidar.encoder.output."),
 )
 _FUSER_NAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "gated": (
@@ -64,11 +77,11 @@ def our_key(official: str, *, fuser: FuserType = "gated", distilled: bool = Fals
     Args:
         official: its name there.
         fuser: the fuser of the model.
-        distilled: the checkpoint is a distiller's; take its student.
+        distilled: the entries of a distiller's student are meant; else those of a model of its own, or of a distiller's
+            teacher.
 
     Returns:
-        None for what our camera + radar model does not hold: constants, LiDAR parts, and of a distiller the teacher
-        and the adapters of its losses.
+        None for what our model does not hold: constants, the other model of a distiller, the adapters of its losses.
     """
     first, _, rest = official.partition(".")
     if distilled:
@@ -77,12 +90,28 @@ def our_key(official: str, *, fuser: FuserType = "gated", distilled: bool = Fals
         official = f"{first.removesuffix('_student')}.{rest}"
     elif first.endswith("_student"):
         return None
-    if official.removeprefix("encoders.camera.vtransform.") in CONSTANTS or official.endswith(SWIN_CONSTANT):
+    if is_constant(official):
         return None
     for theirs, ours in _names(fuser):
         if official.startswith(theirs):
             return ours + official.removeprefix(theirs)
     return None
+
+
+def is_constant(official: str) -> bool:
+    """Whether an entry of an original checkpoint is recomputed here (quirk Q4)."""
+    _, _, name = official.partition(".camera.vtransform.")
+    return name in CONSTANTS or official.endswith(SWIN_CONSTANT)
+
+
+def our_value(official: Tensor) -> Tensor:
+    """The value of one of our entries: sparse kernels (kx, ky, kz, in, out) become (out, kx, ky, kz, in)."""
+    return official.permute(4, 0, 1, 2, 3).contiguous() if official.dim() == 5 else official
+
+
+def official_value(ours: Tensor) -> Tensor:
+    """The inverse of ``our_value``."""
+    return ours.permute(1, 2, 3, 4, 0).contiguous() if ours.dim() == 5 else ours
 
 
 def official_key(ours: str, *, fuser: FuserType = "gated", distilled: bool = False) -> str:

@@ -59,23 +59,9 @@ def pillarize(
     index, inside = _grid_index(points, grid)
     outside_key = batch_size * grid.cells
     key = torch.where(inside, sample * grid.cells + index[:, 0] * grid.shape[1] + index[:, 1], outside_key)
-    position = torch.arange(n, device=device)
-
-    ordered, order = torch.sort(key, stable=True)
-    is_first = torch.ones_like(inside)
-    is_first[1:] = ordered[1:] != ordered[:-1]
-    group_start = torch.cummax(torch.where(is_first, position, 0), 0).values if n else position
-    slot = torch.empty_like(position).scatter_(0, order, position - group_start)
-    first_point = torch.empty_like(position).scatter_(0, order, order[group_start])
-
-    # Number the pillars by their first points, within each sample to apply the limit, then over the batch.
-    opens = (first_point == position) & inside
-    opened = torch.cumsum(opens, 0)
-    before_sample = _opened_before(opened, sample, batch_size)
-    rank = opened[first_point] - 1 - before_sample
-    kept = inside & (rank < max_pillars)
-    number = torch.cumsum(opens & kept, 0)[first_point] - 1
-    kept &= slot < max_points
+    number, slot, kept = grouped(
+        key, inside, sample, batch_size=batch_size, max_points=max_points, max_groups=max_pillars
+    )
 
     pillar = torch.where(kept, number, n)
     flat_cell = torch.full((n + 1,), outside_key, device=device).scatter_(
@@ -83,6 +69,48 @@ def pillarize(
     )
     count = torch.zeros(n + 1, dtype=torch.int64, device=device).scatter_add_(0, pillar, kept.long())
     return Pillars(pillar, slot, index, flat_cell, count)
+
+
+def grouped(
+    key: Tensor,  # [P]
+    inside: Tensor,  # [P]
+    sample: Tensor,  # [P]
+    *,
+    batch_size: int,
+    max_points: int,
+    max_groups: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Groups of points of equal key, numbered by their first points, within the limits of a voxeliser.
+
+    Args:
+        key: (P,) int64, other keys for other samples.
+        inside: (P,) bool, points that take part; the others share one key.
+        sample: (P,) int64, ascending.
+        batch_size: number of samples.
+        max_points: points kept per group.
+        max_groups: groups kept per sample, in the order of their first points.
+
+    Returns:
+        (P,) int64, number of the point's group, over all samples; (P,) int64, position of the point within its group,
+        in input order; (P,) bool, whether it is kept (if not, the other two are meaningless).
+    """
+    n = len(key)
+    position = torch.arange(n, device=key.device)
+    ordered, order = torch.sort(key, stable=True)
+    is_first = torch.ones_like(inside)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    group_start = torch.cummax(torch.where(is_first, position, 0), 0).values if n else position
+    slot = torch.empty_like(position).scatter_(0, order, position - group_start)
+    first_point = torch.empty_like(position).scatter_(0, order, order[group_start])
+
+    # Number the groups by their first points, within each sample to apply the limit, then over the batch.
+    opens = (first_point == position) & inside
+    opened = torch.cumsum(opens, 0)
+    before_sample = _opened_before(opened, sample, batch_size)
+    rank = opened[first_point] - 1 - before_sample
+    kept = inside & (rank < max_groups)
+    number = torch.cumsum(opens & kept, 0)[first_point] - 1
+    return number, slot, kept & (slot < max_points)
 
 
 def pool_pillars(

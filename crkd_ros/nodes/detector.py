@@ -105,7 +105,7 @@ class DetectorNode(LifecycleNode):
         result = super().on_activate(state)
         self._pipeline = FramePipeline(
             self._config,
-            sweeps=self._detector.recipe.model.radar.sweeps,
+            sweeps=self._detector.recipe.live_radar.sweeps,
             replay=self._replay,
             namespace=self.get_namespace(),
             warn=self._warn,

@@ -78,6 +78,8 @@ class TestEncode:
             "T_bev_from_cam": (2, 4, 4),
             "image_augment": (2, 3, 3),
             "bev_augment": (1, 4, 4),
+            "lidar": (0, 5),
+            "lidar_sample": (0,),
             "radar": (2, 45),
             "radar_sample": (2,),
         }

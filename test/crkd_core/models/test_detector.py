@@ -95,7 +95,7 @@ def test_swin_needs_the_other_neck() -> None:
 
 def test_a_view_transform_that_needs_lidar_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"view_transform: 'depth_lss' needs LiDAR points"):
-        FusionDetector(small_recipe(camera={"view_transform": "depth_lss"}))
+        small_recipe(camera={"view_transform": "depth_lss"})
 
 
 def test_swin_student_trains() -> None:
@@ -121,7 +121,7 @@ def test_any_sensor_may_be_missing(images: tuple[int, ...], points: tuple[int, .
     assert output.camera_gated.shape == (2, 8, 32, 24)
     for sample in range(2):
         assert bool(output.camera_gated[sample].abs().sum() > 0) == (images[sample] > 0)
-        assert points[sample] > 0 or output.radar[sample].abs().sum() == 0
+        assert points[sample] > 0 or output.other[sample].abs().sum() == 0
     losses = center_loss(output.tasks, center_targets(*random_truth(2), recipe), recipe.model.head)
     total = torch.stack(list(losses.values())).sum()
     total.backward()

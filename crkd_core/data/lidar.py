@@ -1,0 +1,70 @@
+"""LiDAR points of a teacher: the key frame and earlier sweeps, moved to the BEV frame at the reference stamp.
+
+The original rounds the coordinates to half precision on the way into the network (to 1/32 m at 32 to 64 m), a side
+effect of its mixed-precision wrapper. That is not copied: coordinates stay float32 here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crkd_core.config import BevConfig
+from crkd_core.geometry.transforms import inverse
+from crkd_core.types import LIDAR_DTYPE, FloatArray, LidarSweep, SensorFrame
+
+LIDAR_COLUMNS: tuple[str, ...] = ("x", "y", "z", "intensity", "age")
+"""Columns of a point: m along the axes of the BEV frame, 0 to 255, s relative to the key frame (>= 0)."""
+
+CLOSE = 1.0
+"""Points of earlier sweeps closer to the sensor than this in both x and y are the vehicle's own, m."""
+
+
+def lidar_points(frame: SensorFrame, *, sweeps: int, rng: np.random.Generator | None = None) -> NDArray[np.float32]:
+    """Points of the key frame and of earlier sweeps.
+
+    Returns from the vehicle itself are removed from earlier sweeps only. A frame without earlier sweeps (the start of
+    a scene) is filled up with ``sweeps`` copies of its key frame without them, as in the original.
+
+    Args:
+        frame: its LiDAR sweeps newest first, the first being the key frame.
+        sweeps: earlier sweeps that are used: all there are, else the newest ones.
+        rng: chooses among all earlier sweeps of the frame instead, as the released code does in training and in testing
+            (quirk Q15).
+
+    Returns:
+        (L, 5) float32, columns as in ``LIDAR_COLUMNS``, BEV frame at ``frame.stamp``; not filtered by range.
+    """
+    if not frame.lidar:
+        return np.zeros((0, len(LIDAR_COLUMNS)), dtype=np.float32)
+    T_bev_from_world = inverse(frame.T_world_from_base @ frame.T_base_from_bev)
+    key, *earlier = frame.lidar
+    if rng is not None and len(earlier) > sweeps:
+        earlier = [earlier[i] for i in rng.choice(len(earlier), sweeps, replace=False)]
+    used = earlier[:sweeps] if earlier else [key] * sweeps
+    parts = [_moved(key, key.points, T_bev_from_world, key.stamp)]
+    parts += [_moved(s, s.points[~_close(s.points)], T_bev_from_world, key.stamp) for s in used]
+    return np.concatenate(parts)
+
+
+def inside(points: NDArray[np.float32], bev: BevConfig) -> NDArray[np.bool_]:
+    """(L,) whether each point lies strictly inside the range of the BEV grid, z included."""
+    lower, upper = np.array([bev.x_range, bev.y_range, bev.z_range], dtype=np.float32).T
+    xyz = points[:, :3]
+    return np.asarray(((xyz > lower) & (xyz < upper)).all(axis=1))
+
+
+def _close(points: NDArray[np.void]) -> NDArray[np.bool_]:
+    return np.asarray((np.abs(points["x"]) < CLOSE) & (np.abs(points["y"]) < CLOSE))
+
+
+def _moved(
+    sweep: LidarSweep, points: NDArray[np.void], T_bev_from_world: FloatArray, stamp: int
+) -> NDArray[np.float32]:
+    if points.dtype != LIDAR_DTYPE:
+        raise ValueError(f"LiDAR points: expected dtype LIDAR_DTYPE, got {points.dtype}")
+    T = T_bev_from_world @ sweep.T_world_from_base @ sweep.T_base_from_lidar
+    xyz = np.stack([points["x"], points["y"], points["z"]], axis=1).astype(np.float64) @ T[:3, :3].T + T[:3, 3]
+    age = np.full(len(points), 1e-9 * (stamp - sweep.stamp))
+    columns = np.concatenate([xyz, points["intensity"][:, None], age[:, None]], axis=1)
+    return np.asarray(columns, dtype=np.float32)
