@@ -20,6 +20,8 @@ topic                                   type                            content
 ``/detections``                         vision_msgs/Detection3DArray    what the detector found, base_link
 ``/detection_velocities``               sensor_msgs/PointCloud2         their velocities, same order and stamp
 ``/detection_markers``                  visualization_msgs/MarkerArray  the same, to look at
+``/detections/manifest``                std_msgs/String                 JSON: what each answer was made of
+``/detections/labels``                  vision_msgs/LabelInfo           class names; latched
 ======================================  ==============================  ================================================
 """
 
@@ -42,6 +44,8 @@ ANNOTATIONS = "/annotations"
 DETECTIONS = "/detections"
 DETECTION_VELOCITIES = "/detection_velocities"
 DETECTION_MARKERS = "/detection_markers"
+MANIFEST = f"{DETECTIONS}/manifest"
+LABELS = f"{DETECTIONS}/labels"
 
 
 def image_topic(camera: str) -> str:

@@ -47,8 +47,8 @@ RECORDED = (
     topics.DETECTIONS,
     topics.DETECTION_VELOCITIES,
     topics.DETECTION_MARKERS,
-    f"{topics.DETECTIONS}/manifest",
-    f"{topics.DETECTIONS}/labels",
+    topics.MANIFEST,
+    topics.LABELS,
     "/diagnostics",
 )
 """What the detector publishes."""

@@ -9,7 +9,6 @@ on ``--answer`` settles the messages on ``--trigger`` up to its own stamp. Toget
 from __future__ import annotations
 
 import argparse
-import importlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,11 +25,12 @@ from rosgraph_msgs.msg import Clock
 from tqdm import tqdm
 
 from crkd_core import cli
+from crkd_core.runtime.poses import SECOND
 from crkd_ros.cdr import header_stamp
+from crkd_ros.conversions import ConversionError, message_class
 from crkd_ros.topics import DETECTIONS, image_topic
 from rosbag_tools.bags import Bag, BagError, open_bag
 
-SECOND = 1_000_000_000
 SETTLED = 0.5
 """Seconds for which the graph must not change before the player starts."""
 
@@ -146,11 +146,12 @@ class _Player:
                 continue
             if name == options.answer and options.lossless:
                 continue  # a recorded answer is none
-            message_class = _message_class(topic.type)
-            if message_class is None:
+            try:
+                known = message_class(topic.type)
+            except ConversionError:
                 self.summary.skipped[name] = topic.type
                 continue
-            publishers[name] = self._node.create_publisher(message_class, name, self._qos(latched=topic.latched))
+            publishers[name] = self._node.create_publisher(known, name, self._qos(latched=topic.latched))
             self.summary.published[name] = 0
         if not publishers:
             raise BagError(f"bag {self._bag.path}: nothing to play (types not known here: {self.summary.skipped})")
@@ -169,14 +170,13 @@ class _Player:
         while not types and time.monotonic() < deadline:
             self._executor.spin_once(timeout_sec=0.1)
             types = dict(self._node.get_topic_names_and_types()).get(self._options.answer, [])
-        message_class = _message_class(types[0]) if types else None
-        if message_class is None:
-            problem = f"its type {types[0]} is not known here" if types else "nobody publishes it"
+        if not types:
             raise PlayError(
-                f"topic {self._options.answer}: {problem} after {self._options.wait:g} s; start the detector with "
-                "drop_frames:=false, or play without --lossless"
+                f"topic {self._options.answer}: nobody publishes it after {self._options.wait:g} s; start the detector "
+                "with drop_frames:=false, or play without --lossless"
             )
-        self._node.create_subscription(message_class, self._options.answer, self._answered, _keep_all(), raw=True)
+        answer = message_class(types[0])
+        self._node.create_subscription(answer, self._options.answer, self._answered, _keep_all(), raw=True)
 
     def wait_for_subscribers(self) -> None:
         """Until somebody listens (with ``lossless``: to the trigger) and the graph has settled.
@@ -285,14 +285,6 @@ class _Player:
 
 def _keep_all() -> QoSProfile:
     return QoSProfile(history=QoSHistoryPolicy.KEEP_ALL, reliability=QoSReliabilityPolicy.RELIABLE)
-
-
-def _message_class(type_name: str) -> Any | None:
-    package, _, name = type_name.partition("/msg/")
-    try:
-        return getattr(importlib.import_module(f"{package}.msg"), name, None)
-    except ImportError:
-        return None
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -7,7 +7,6 @@ its type and quality of service are taken from its publisher.
 from __future__ import annotations
 
 import argparse
-import importlib
 import signal
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.signals import SignalHandlerOptions
 
 from crkd_core.cli import UserError, run
+from crkd_ros.conversions import ConversionError, message_class
 from rosbag_tools.bags import LATCHED, RELIABLE, BagWriter, check_can_write, new_bag
 from rosbag_tools.typestore import typestore
 
@@ -89,7 +89,9 @@ class Recorder:
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
-        self._node.create_subscription(message_class(msgtype, topic), topic, self._writer_of(topic), profile, raw=True)
+        self._node.create_subscription(
+            recordable_class(msgtype, topic), topic, self._writer_of(topic), profile, raw=True
+        )
 
     def _writer_of(self, topic: str) -> Callable[[bytes], None]:
         def write(data: bytes) -> None:
@@ -113,16 +115,15 @@ class Recorder:
         self.counts[topic] += 1
 
 
-def message_class(msgtype: str, topic: str) -> Any:
-    """The Python class of a message type such as ``std_msgs/msg/String``.
+def recordable_class(msgtype: str, topic: str) -> Any:
+    """The Python class of a message type that can be recorded.
 
     Raises:
         RecordError: its package is not installed, or bags do not know the type.
     """
-    package, _, name = msgtype.split("/")
     try:
-        found = getattr(importlib.import_module(f"{package}.msg"), name)
-    except (ImportError, AttributeError):
+        found = message_class(msgtype)
+    except ConversionError:
         raise RecordError(f"{topic}: message type {msgtype} is not installed here; leave the topic out") from None
     if msgtype not in typestore().types:
         raise RecordError(f"{topic}: message type {msgtype} is not among those bags are written with; leave it out")

@@ -24,9 +24,6 @@ from crkd_ros.conversions import (
 )
 from rosbag_tools.bags import Bag
 
-MANIFEST = f"{topics.DETECTIONS}/manifest"
-"""JSON about every answer of the detector."""
-
 
 class RecordingError(UserError):
     """A bag that lacks what is needed; names it, and what is there."""

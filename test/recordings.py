@@ -168,7 +168,7 @@ def write_detections(
         if velocities:
             bag.add_topic(topics.DETECTION_VELOCITIES, "sensor_msgs/msg/PointCloud2")
         if reports:
-            bag.add_topic(f"{topics.DETECTIONS}/manifest", "std_msgs/msg/String")
+            bag.add_topic(topics.MANIFEST, "std_msgs/msg/String")
         for k, found in enumerate(answers):
             array, cloud = detection_messages(m, found)
             recorded = found.stamp + 80 * MS
@@ -186,5 +186,5 @@ def write_detections(
                     detections=len(found),
                     timings_ms={"network": 10.0 + k, "total": 20.0 + k},
                 )
-                bag.write(f"{topics.DETECTIONS}/manifest", recorded, report_message(m, report))
+                bag.write(topics.MANIFEST, recorded, report_message(m, report))
     return path

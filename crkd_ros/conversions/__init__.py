@@ -35,7 +35,7 @@ from crkd_ros.conversions.images import (
     image_of,
     rgb_image_of,
 )
-from crkd_ros.conversions.messages import Messages, ros_messages
+from crkd_ros.conversions.messages import Messages, message_class, ros_messages
 from crkd_ros.conversions.points import lidar_points_of, point_cloud_message, points_of, radar_points_of
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "image_of",
     "lidar_points_of",
     "marker_array",
+    "message_class",
     "odometry_message",
     "point_cloud_message",
     "points_of",

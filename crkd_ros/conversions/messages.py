@@ -115,6 +115,21 @@ def ros_messages() -> Messages:
     return Messages(octets=_array_of_octets, doubles=_array_of_doubles, **makers)
 
 
+def message_class(msgtype: str) -> Any:
+    """The Python class of a message type such as ``std_msgs/msg/String``.
+
+    Raises:
+        ConversionError: no such package or message here.
+    """
+    package, _, name = msgtype.partition("/msg/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError, ValueError):
+        raise ConversionError(
+            f"message type '{msgtype}': not found; expected package/msg/Name of a package that is sourced"
+        ) from None
+
+
 def _array_of_octets(data: Octets) -> array.array[int]:
     # rclpy checks any other sequence element by element, and copies bytes three times as slowly.
     octets = array.array("B")
