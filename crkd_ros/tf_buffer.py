@@ -99,10 +99,6 @@ class TfBuffer:
         for _, buffer in self._moving.values():
             buffer.purge_after(stamp)
 
-    def clear_moving(self) -> None:
-        """Forget every moving transform; fixed ones stay."""
-        self._moving.clear()
-
     def _check(self, parent: str, child: str) -> None:
         if not parent or not child or parent == child:
             raise ValueError(f"transform: expected two different frame names, got '{parent}' <- '{child}'")

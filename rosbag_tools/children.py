@@ -13,10 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING
 
 from crkd_core.cli import UserError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 TAIL_LINES = 15
 POLL_PERIOD = 0.05

@@ -39,11 +39,6 @@ class PoseBuffer:
         return len(self._stamps)
 
     @property
-    def oldest(self) -> int | None:
-        """Stamp of the oldest transform, ns; None when empty."""
-        return self._stamps[0] if self._stamps else None
-
-    @property
     def newest(self) -> int | None:
         """Stamp of the newest transform, ns; None when empty."""
         return self._stamps[-1] if self._stamps else None
