@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from crkd_core.runtime.assembler import FrameState
+from crkd_core.runtime.poses import SECOND
 from crkd_ros.answers import FrameReport
 from crkd_ros.pipeline import FramePipeline
-
-SECOND = 1_000_000_000
 
 
 class Level(IntEnum):
@@ -62,6 +61,11 @@ class Health:
             self.answers[report.state] += 1
             self._recent.append(report)
             self._latencies.append(latency_ms)
+
+    def failure(self) -> None:
+        """The detector, or the handling of a message, failed."""
+        with self._lock:
+            self.failed += 1
 
     def status(self, pipeline: FramePipeline, now: int, *, listening: bool = True) -> Status:
         """The state since the last call.

@@ -8,7 +8,6 @@ answered. Each frame gets exactly one ``vision_msgs/Detection3DArray`` with its 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import signal
 import sys
@@ -37,7 +36,7 @@ from crkd_core.runtime.assembler import AssembledFrame, FrameState
 from crkd_core.runtime.detector import Detector
 from crkd_core.types import DETECTION_CLASSES, CameraImage, SensorFrame
 from crkd_ros.answers import Answer, answer, make_detector, report_message
-from crkd_ros.conversions import detection_messages, marker_array, ros_messages
+from crkd_ros.conversions import detection_messages, marker_array, message_class, ros_messages
 from crkd_ros.diagnostics import Health, Status
 from crkd_ros.nodes.declare import check_changes, declared_parameters
 from crkd_ros.nodes.worker import Worker
@@ -87,12 +86,11 @@ class DetectorNode(LifecycleNode):
         started = time.perf_counter()
         try:
             self._detector = make_detector(self._config)
-        except cli.UserError as error:
-            self.problem = str(error)
-            self.get_logger().error(self.problem)
-            return FAILURE
-        _warm_up(self._detector, self._config)
-        self._make_publishers()
+            _warm_up(self._detector, self._config)
+            self._make_publishers()
+        except Exception as error:  # noqa: BLE001  # see _failure
+            self._release()
+            return self._failure(error)
         self.get_logger().info(
             f"recipe '{self._detector.recipe.name}' on {self._detector.device}, ready after "
             f"{time.perf_counter() - started:.1f} s"
@@ -101,26 +99,13 @@ class DetectorNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe, and start to answer."""
-        assert self._detector is not None
         result = super().on_activate(state)
-        self._pipeline = FramePipeline(
-            self._config,
-            sweeps=self._detector.recipe.live_radar.sweeps,
-            replay=self._replay,
-            namespace=self.get_namespace(),
-            warn=self._warn,
-        )
-        self._worker = Worker(self._answer, latest_only=not self._replay, on_error=self._failed)
-        self._outputs["labels_topic"].publish(self._labels())
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        period = self._config.number("diagnostics_period")
-        self._active = [
-            ("timer", self.create_timer(POLL_PERIOD, self._poll, clock=steady)),
-            ("timer", self.create_timer(period, self._diagnose, clock=steady)),
-        ]
-        # The trigger comes last: whoever sees it subscribed knows that the others are.
-        for use in sorted(self._pipeline.inputs, key=lambda use: use.sensor == self._config.trigger):
-            self._active.append(("subscription", self._subscribe(use)))
+        try:
+            self._begin()
+        except Exception as error:  # noqa: BLE001  # see _failure
+            self._stop()
+            super().on_deactivate(state)
+            return self._failure(error)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -139,6 +124,27 @@ class DetectorNode(LifecycleNode):
         self._release()
         return super().on_shutdown(state)
 
+    def _begin(self) -> None:
+        assert self._detector is not None
+        self._pipeline = FramePipeline(
+            self._config,
+            sweeps=self._detector.recipe.live_radar.sweeps,
+            replay=self._replay,
+            namespace=self.get_namespace(),
+            warn=self._warn,
+        )
+        self._worker = Worker(self._answer, latest_only=not self._replay, on_error=self._failed)
+        self._outputs["labels_topic"].publish(self._labels())
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        period = self._config.number("diagnostics_period")
+        self._active = [
+            ("timer", self.create_timer(POLL_PERIOD, self._poll, clock=steady)),
+            ("timer", self.create_timer(period, self._diagnose, clock=steady)),
+        ]
+        # The trigger comes last: whoever sees it subscribed knows that the others are.
+        for use in sorted(self._pipeline.inputs, key=lambda use: use.sensor == self._config.trigger):
+            self._active.append(("subscription", self._subscribe(use)))
+
     def _stop(self) -> None:
         for kind, entity in self._active:
             (self.destroy_timer if kind == "timer" else self.destroy_subscription)(entity)
@@ -154,6 +160,13 @@ class DetectorNode(LifecycleNode):
             self.destroy_lifecycle_publisher(self._diagnostics)
         self._outputs, self._diagnostics, self._detector = {}, None, None
 
+    def _failure(self, error: Exception) -> TransitionCallbackReturn:
+        """Say why a transition failed: rclpy would swallow the error without a word."""
+        mistake = isinstance(error, cli.UserError)
+        self.problem = str(error) if mistake else f"{type(error).__name__}: {error}"
+        self.get_logger().error(self.problem if mistake else "".join(traceback.format_exception(error)))
+        return FAILURE
+
     # ------------------------------------------------------------------------------------------------------ topics
 
     def _make_publishers(self) -> None:
@@ -166,7 +179,7 @@ class DetectorNode(LifecycleNode):
         qos = _keep_all() if self._replay else QoSProfile(depth=10)
         for key, type_name in types.items():
             topic = self._config.text(key)
-            self._outputs[key] = self.create_lifecycle_publisher(_message_class(type_name), topic, qos)
+            self._outputs[key] = self.create_lifecycle_publisher(message_class(type_name), topic, qos)
         latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
         topic = self._config.text("labels_topic")
         self._outputs["labels_topic"] = self.create_lifecycle_publisher(LabelInfo, topic, latched)
@@ -175,7 +188,7 @@ class DetectorNode(LifecycleNode):
     def _subscribe(self, use: Input) -> Any:
         raw = use.role == "reference"  # any type will do, only the header's stamp is read
         callback = partial(self._received, use)
-        return self.create_subscription(_message_class(use.type), use.topic, callback, self._input_qos(use), raw=raw)
+        return self.create_subscription(message_class(use.type), use.topic, callback, self._input_qos(use), raw=raw)
 
     def _input_qos(self, use: Input) -> QoSProfile:
         if use.role == "tf_static":
@@ -206,7 +219,7 @@ class DetectorNode(LifecycleNode):
         try:
             self._hand_over(self._pipeline.on_message(use.topic, message, self._now()))
         except Exception:  # noqa: BLE001  # one message must not end the node
-            self._health.failed += 1
+            self._health.failure()
             text = f"{use.topic}: message dropped: {traceback.format_exc()}"
             self.get_logger().error(text, throttle_duration_sec=5.0)
 
@@ -274,7 +287,7 @@ class DetectorNode(LifecycleNode):
 
     def _failed(self, error: Exception) -> None:
         """Runs in the worker thread."""
-        self._health.failed += 1
+        self._health.failure()
         text = "".join(traceback.format_exception(error))
         self.get_logger().error(f"frame dropped: {text}", throttle_duration_sec=5.0)
 
@@ -306,21 +319,6 @@ def _without_frame(assembled: AssembledFrame, reason: str) -> AssembledFrame:
 
 def _keep_all() -> QoSProfile:
     return QoSProfile(history=QoSHistoryPolicy.KEEP_ALL, reliability=QoSReliabilityPolicy.RELIABLE)
-
-
-def _message_class(type_name: str) -> Any:
-    """The class of ``package/msg/Name``.
-
-    Raises:
-        UserError: no such package or message here.
-    """
-    package, _, name = type_name.partition("/msg/")
-    try:
-        return getattr(importlib.import_module(f"{package}.msg"), name)
-    except (ImportError, AttributeError, ValueError):
-        raise cli.UserError(
-            f"message type '{type_name}': not found; expected package/msg/Name of a package that is sourced"
-        ) from None
 
 
 def _warm_up(detector: Detector, parameters: DetectorParameters) -> None:

@@ -77,3 +77,26 @@ def test_configuring_fails_with_a_reason_when_there_is_no_checkpoint(make: Calla
     node = make(checkpoint="/nowhere")
     assert node.trigger_configure() == FAILURE
     assert node.problem.startswith("checkpoint /nowhere: model.json not found")
+
+
+def test_activating_fails_with_a_reason_and_leaves_nothing_running(make: Callable[..., DetectorNode], checkpoint: Path):
+    wrong = {"reference": "topic", "reference_topic": "/lidar", "reference_type": "nobody_msgs/msg/Nothing"}
+    node = make(checkpoint=str(checkpoint), **wrong)
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == FAILURE
+    assert node.problem.startswith("message type 'nobody_msgs/msg/Nothing': not found")
+    assert sensor_topics(node) == []
+    assert not list(node.timers)
+    assert node.trigger_cleanup() == SUCCESS
+
+
+def test_an_error_nobody_foresaw_is_told_too(
+    make: Callable[..., DetectorNode], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr("crkd_ros.nodes.detector._warm_up", broken)
+    node = make(checkpoint=str(checkpoint))
+    assert node.trigger_configure() == FAILURE
+    assert node.problem == "RuntimeError: CUDA out of memory"
