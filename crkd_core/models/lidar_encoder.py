@@ -5,6 +5,8 @@ spconv is imported when the first encoder is built; everything else of this pack
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -80,10 +82,15 @@ class LidarEncoder(nn.Module):
             max_points=self.config.max_points_per_voxel,
             max_voxels=self.config.max_voxels[0 if self.training else 1],
         )
+        threads = torch.get_num_threads()
         if len(features) == 0:
             return points.new_zeros(batch_size, self.out_channels, *self.grid.shape)
-        with torch.autocast(points.device.type, enabled=False):
+        with torch.autocast(points.device.type, enabled=False), _one_thread(points.device):
+            if points.device.type == "cpu" and torch.is_grad_enabled():
+                features = _restoring_threads(features, threads)
             volume: Tensor = self.encoder(features, coordinates, self.volume, batch_size)
+            if points.device.type == "cpu" and volume.requires_grad:
+                volume.register_hook(lambda _: torch.set_num_threads(1))
         return volume.permute(0, 1, 4, 2, 3).flatten(1, 2)
 
 
@@ -184,6 +191,28 @@ def import_spconv() -> Any:
         # Its backward pass asks for the CUDA stream even where there is none.
         ops.get_current_stream = lambda: 0
     return spconv
+
+
+@contextlib.contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """On a CPU, one thread: with more, spconv 2.3.8 adds to the same voxel from several threads and loses sums."""
+    threads = torch.get_num_threads()
+    try:
+        if device.type == "cpu":
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _restoring_threads(features: Tensor, threads: int) -> Tensor:
+    """The same features, whose gradient, the last one of the encoder, brings back ``threads``.
+
+    The backward pass adds up like the forward pass, see ``_one_thread``.
+    """
+    features = features.detach().requires_grad_()
+    features.register_hook(lambda _: torch.set_num_threads(threads))
+    return features
 
 
 def _conv_norm_relu(conv: nn.Module, channels: int) -> nn.Sequential:

@@ -82,6 +82,25 @@ def test_gradients_reach_every_weight_on_a_cpu() -> None:
     assert net.encoder.input[0].weight.grad.abs().sum() > 0
 
 
+def test_threads_do_not_change_the_sums() -> None:
+    """spconv on several CPU threads lost some of the additions to a voxel."""
+    net, points = encoder().eval(), cloud(20000)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 2):
+            torch.set_num_threads(threads)
+            net.zero_grad()
+            bev = net(points, torch.zeros(len(points), dtype=torch.int64), 1)
+            (bev**2).mean().backward()
+            assert torch.get_num_threads() == threads
+            found.append([bev.detach(), *(p.grad.clone() for p in net.parameters())])
+    finally:
+        torch.set_num_threads(before)
+    for more in found[1:]:
+        for a, b in zip(found[0], more, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
 WITHOUT_SPCONV = """
 import sys
 sys.modules["spconv"] = None
