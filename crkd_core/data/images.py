@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -111,15 +112,22 @@ def image_size(camera: CameraImage, name: str) -> tuple[int, int]:
         raise DataError(f"{name}: not a JPEG or PNG image ({len(camera.image)} bytes)") from None
 
 
-def decoded(camera: CameraImage, name: str) -> NDArray[np.uint8]:
-    """The full image, (H, W, 3) uint8 RGB, not undistorted.
+def decoded(camera: CameraImage, name: str, *, reduction: Literal[1, 2, 4] = 1) -> NDArray[np.uint8]:
+    """The image, (H, W, 3) uint8 RGB, not undistorted.
+
+    Args:
+        camera: encoded or RGB image.
+        name: of the camera, for errors.
+        reduction: an encoded image is decoded at this part of its size, which saves most of the time; an RGB one is
+            taken as it is.
 
     Raises:
         DataError: it cannot be decoded, or ends early.
     """
     if not isinstance(camera.image, bytes):
         return _checked_rgb(camera.image, name)
-    return _decode(camera.image, cv2.IMREAD_COLOR, name)
+    flags = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
+    return _decode(camera.image, flags[reduction], name)
 
 
 def undistorted(image: NDArray[np.uint8], camera: CameraImage) -> NDArray[np.uint8]:
@@ -142,7 +150,7 @@ def _resized_columns(
     half = [side // 2 for side in image_size(camera, name)]
     if config.resize == "reduced" and straight and isinstance(camera.image, bytes) and size[0] <= half[0]:
         # Leaves out the finest DCT coefficients; undistortion would need the full image.
-        image = _decode(camera.image, cv2.IMREAD_REDUCED_COLOR_2, name)
+        image = decoded(camera, name, reduction=2)
     else:
         image = undistorted(decoded(camera, name), camera)
     if config.resize == "pil_bicubic":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crkd_core.cli import UserError
+from crkd_core.data.images import decoded, undistorted
 from crkd_core.drawing.style import CLASS_COLORS, TRUTH, Color, Image
 from crkd_core.drawing.text import draw_label, text_width
 from crkd_core.geometry.transforms import apply, inverse
@@ -24,10 +24,6 @@ EDGES = np.array([[0, 1], [1, 2], [2, 3], [3, 0], [4, 5], [5, 6], [6, 7], [7, 4]
 """Corner pairs of ``Boxes3D.corners``."""
 FRONT_FACE = np.array([0, 3, 7, 4])
 """Corners of the face towards the heading."""
-
-
-class ImageError(UserError):
-    """An image that cannot be decoded."""
 
 
 @dataclass(frozen=True)
@@ -45,45 +41,30 @@ class Projected:
     indices: list[int]
 
 
-def decoded(camera: CameraImage, width: int) -> tuple[Image, FloatArray]:
+def scaled_picture(camera: CameraImage, width: int, *, name: str = "camera") -> tuple[Image, FloatArray]:
     """A camera's picture at a given width, without lens distortion, and K of that picture.
 
     Args:
         camera: encoded or raw image.
         width: of the result, pixels; the aspect ratio is kept.
+        name: of the camera, for errors.
 
     Raises:
-        ImageError: bytes that are no image.
+        DataError: bytes that are no image, or half of one.
     """
     bent = camera.distortion is not None and bool(np.any(camera.distortion))
     # The principal point lies near the middle: where less resolution is enough, JPEG decodes much faster.
-    reduction = 1
+    reduction: Literal[1, 2, 4] = 1
     if isinstance(camera.image, bytes) and not bent:
-        reduction = next((r for r in (4, 2) if 2 * camera.intrinsics[0, 2] >= r * width), 1)
-    full = _full_image(camera.image, reduction)
-    if bent:
-        full = _rgb(cv2.undistort(full, camera.intrinsics, np.asarray(camera.distortion)))
+        enough = 2 * camera.intrinsics[0, 2] / width
+        reduction = 4 if enough >= 4 else 2 if enough >= 2 else 1
+    full = undistorted(decoded(camera, name, reduction=reduction), camera)
     scale = width / (full.shape[1] * reduction)
-    picture = _rgb(cv2.resize(full, (width, round(full.shape[0] * reduction * scale)), interpolation=cv2.INTER_AREA))
+    size = (width, round(full.shape[0] * reduction * scale))
+    picture = np.ascontiguousarray(cv2.resize(full, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     # Pixel centres: pixel u of the full image lies at (u + 0.5) * scale - 0.5.
     to_picture = np.array([[scale, 0, 0.5 * scale - 0.5], [0, scale, 0.5 * scale - 0.5], [0, 0, 1]])
     return picture, to_picture @ camera.intrinsics
-
-
-def _full_image(image: bytes | Image, reduction: int) -> Image:
-    if not isinstance(image, bytes):
-        return _rgb(image)
-    content = np.frombuffer(image, dtype=np.uint8)
-    flag = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}[reduction]
-    bgr = cv2.imdecode(content, flag) if len(content) else None
-    if bgr is None:
-        raise ImageError(f"image of {len(content)} bytes: expected JPEG or PNG, cannot be decoded")
-    return _rgb(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
-
-
-def _rgb(image: Any) -> Image:
-    """What cv2 returns is uint8 here, which its types do not say."""
-    return np.ascontiguousarray(image, dtype=np.uint8)
 
 
 def boxes_in_camera(boxes: Boxes3D, camera: CameraImage, T_world_from_base: FloatArray, stamp: int) -> FloatArray:
@@ -196,6 +177,7 @@ def draw_camera(
     *,
     width: int,
     label_size: int = 12,
+    name: str = "camera",
 ) -> Image:
     """One camera's picture with boxes: detections in class colours, front face tinted; ground truth thin and green.
 
@@ -206,11 +188,12 @@ def draw_camera(
         T_world_from_base: vehicle pose at that stamp.
         width: of the picture, pixels.
         label_size: font size of class and score; 0: none.
+        name: of the camera, for errors.
 
     Raises:
-        ImageError: the image cannot be decoded.
+        DataError: the image cannot be decoded.
     """
-    picture, K = decoded(camera, width)
+    picture, K = scaled_picture(camera, width, name=name)
     size = (picture.shape[1], picture.shape[0])
     corners = boxes_in_camera(detections.boxes, camera, T_world_from_base, detections.stamp)
     projected = project(corners, K, size)

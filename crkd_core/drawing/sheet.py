@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from crkd_core.data.errors import DataError
 from crkd_core.drawing.bev import BevView
-from crkd_core.drawing.camera import ImageError, draw_camera
+from crkd_core.drawing.camera import draw_camera
 from crkd_core.drawing.style import (
     CLASS_COLORS,
     DIM,
@@ -160,10 +161,10 @@ def _fill_panel(
         picture = None
         if camera is not None:
             picture = draw_camera(
-                camera, detections, truth, frame.T_world_from_base, width=width, label_size=label_size
+                camera, detections, truth, frame.T_world_from_base, width=width, label_size=label_size, name=name
             )
         trouble = "no image"
-    except ImageError:
+    except DataError:
         picture, trouble = None, "damaged image"
     if picture is None:
         cv2.rectangle(panel, (0, 0), (width, height), PANEL, -1)

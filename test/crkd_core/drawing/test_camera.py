@@ -1,19 +1,22 @@
 """Boxes in pictures, looked at pixel by pixel."""
 
+import io
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from crkd_core.data.errors import DataError
 from crkd_core.drawing.camera import (
     NEAR,
-    ImageError,
     boxes_in_camera,
-    decoded,
     draw_boxes,
     draw_camera,
     project,
+    scaled_picture,
 )
 from crkd_core.drawing.style import CLASS_COLORS, TRUTH
 from crkd_core.geometry.transforms import transform
@@ -157,7 +160,7 @@ def test_reduced_decoding_keeps_the_picture_in_place(width: int):
     cv2.circle(full, (1000, 300), 60, (255, 255, 255), -1)
     intrinsics = np.array([[1200.0, 0.0, 800.0], [0.0, 1200.0, 450.0], [0.0, 0.0, 1.0]])
     content = cv2.imencode(".png", full)[1].tobytes()
-    picture, scaled = decoded(camera(image=content, intrinsics=intrinsics), width)
+    picture, scaled = scaled_picture(camera(image=content, intrinsics=intrinsics), width)
     assert picture.shape == (width * 9 // 16, width, 3)
     ray = np.linalg.inv(intrinsics) @ [1000, 300, 1]
     expected = (scaled @ ray)[:2]
@@ -171,15 +174,33 @@ def test_lens_distortion_is_removed_before_drawing():
     k1 = -0.2
     bent = ideal * (1 + k1 * (ideal @ ideal))
     cv2.circle(image, tuple(np.round(K[:2, :2] @ bent + K[:2, 2]).astype(int).tolist()), 3, (255, 255, 255), -1)
-    picture, scaled = decoded(camera(image=image, distortion=np.array([k1, 0, 0, 0, 0])), 320)
+    picture, scaled = scaled_picture(camera(image=image, distortion=np.array([k1, 0, 0, 0, 0])), 320)
     found = np.argwhere(picture[..., 0] > 127)[:, ::-1].mean(axis=0)
     np.testing.assert_allclose(found, (scaled @ [*ideal, 1])[:2], atol=1.5)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0 broken"])
 def test_bytes_that_are_no_image_are_an_error(content: bytes):
-    with pytest.raises(ImageError, match="cannot be decoded"):
-        decoded(camera(image=content), 320)
+    with pytest.raises(DataError, match=r"CAM_BACK: (not a JPEG or PNG image|truncated JPEG image)"):
+        scaled_picture(camera(image=content), 320, name="CAM_BACK")
+
+
+def test_half_a_jpeg_is_an_error_not_a_grey_picture():
+    content = cv2.imencode(".jpg", np.full((180, 320, 3), GREY, dtype=np.uint8))[1].tobytes()
+    with pytest.raises(DataError, match="truncated JPEG image"):
+        scaled_picture(camera(image=content[: len(content) // 2]), 320)
+
+
+def test_the_orientation_tag_of_a_file_is_ignored_since_k_refers_to_the_stored_pixels():
+    image = np.zeros((180, 320, 3), dtype=np.uint8)
+    image[:, :160] = 255
+    stored = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(image).save(stored, "JPEG", exif=exif)
+    picture, _ = scaled_picture(camera(image=stored.getvalue()), 320)
+    assert picture[:, :150].min() > 200
+    assert picture[:, 170:].max() < 50
 
 
 def test_labels_do_not_cover_each_other():
