@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +21,13 @@ from crkd_core.types import Boxes3D, CameraImage, Detections, Manifest, SensorFr
 from crkd_ros.conversions import ConversionError, Messages
 from crkd_ros.parameters import DetectorParameters
 
-SHIPPED_WEIGHTS = "student_tiny"
+OUTPUT_TYPES = {
+    "detections_topic": "vision_msgs/msg/Detection3DArray",
+    "velocities_topic": "sensor_msgs/msg/PointCloud2",
+    "markers_topic": "visualization_msgs/msg/MarkerArray",
+    "manifest_topic": "std_msgs/msg/String",
+}
+"""What every answer is published as: parameter with the topic's name -> message type."""
 
 Detect = Callable[[SensorFrame], Detections]
 
@@ -59,6 +66,11 @@ class Answer:
     report: FrameReport
 
 
+def shipped_checkpoint() -> Path:
+    """The folder of the weights that come with the package."""
+    return recipe_folder().parents[1] / "weights" / "student_tiny"
+
+
 def make_detector(parameters: DetectorParameters) -> Detector:
     """The detector that the parameters describe; without ``checkpoint``, the one with the shipped weights.
 
@@ -67,8 +79,7 @@ def make_detector(parameters: DetectorParameters) -> Detector:
         DeviceError: no such device, or a precision it cannot compute.
         RecipeError: the checkpoint of a teacher, which needs a LiDAR.
     """
-    shipped = recipe_folder().parents[1] / "weights" / SHIPPED_WEIGHTS
-    checkpoint = parameters.text("checkpoint") or shipped
+    checkpoint = parameters.text("checkpoint") or shipped_checkpoint()
     _ = read_sidecar(checkpoint).recipe.live_radar  # refuses a teacher before it asks for its extra libraries
     return Detector(
         checkpoint,

@@ -21,15 +21,14 @@ from typing import NoReturn
 
 import msgspec
 
-from crkd_core.cli import UserError, run
-from crkd_core.config import recipe_folder
+from crkd_core.cli import ArgumentParser, UserError, run
 from crkd_core.data.nuscenes import NuScenesIndex, load_index
 from crkd_core.data.nuscenes_tables import table_state, version_folder
 from crkd_core.data.synthscenes import SynthConfig, make_drive
 from crkd_core.data.synthscenes.writer import write_nuscenes
 from crkd_core.runtime.checkpoint import Checkpoint, CheckpointError, read_sidecar
 from crkd_ros import topics
-from crkd_ros.answers import SHIPPED_WEIGHTS
+from crkd_ros.answers import shipped_checkpoint
 from rosbag_tools.bags import open_bag
 from rosbag_tools.children import Child, Children, ended_by_signals, graph_environment
 from rosbag_tools.evaluate_bag import score
@@ -294,11 +293,6 @@ def _last_line(child: Child) -> str:
 # ------------------------------------------------------------------------------------------------------ command line
 
 
-def shipped_checkpoint() -> Path:
-    """The folder of the weights that come with the package."""
-    return recipe_folder().parents[1] / "weights" / SHIPPED_WEIGHTS
-
-
 def checked_checkpoint(args: argparse.Namespace) -> Checkpoint:
     """What the checkpoint says about itself, before anything is started.
 
@@ -312,7 +306,7 @@ def checked_checkpoint(args: argparse.Namespace) -> Checkpoint:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m rosbag_tools.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(

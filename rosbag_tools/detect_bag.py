@@ -22,7 +22,7 @@ from crkd_core import cli
 from crkd_core.runtime.assembler import AssembledFrame
 from crkd_core.runtime.detector import Detector
 from crkd_ros import topics
-from crkd_ros.answers import Answer, answer, make_detector, report_message
+from crkd_ros.answers import OUTPUT_TYPES, Answer, answer, make_detector, report_message
 from crkd_ros.conversions import detection_messages, marker_array
 from crkd_ros.parameters import DetectorParameters, load_parameters
 from crkd_ros.pipeline import FramePipeline, absolute
@@ -174,15 +174,9 @@ def _check_types(bag: Bag, pipeline: FramePipeline) -> None:
 
 
 def _announce(writer: BagWriter, parameters: DetectorParameters) -> Mapping[str, str]:
-    types = {
-        "detections_topic": "vision_msgs/msg/Detection3DArray",
-        "velocities_topic": "sensor_msgs/msg/PointCloud2",
-        "markers_topic": "visualization_msgs/msg/MarkerArray",
-        "manifest_topic": "std_msgs/msg/String",
-    }
-    names = {key: absolute(parameters.text(key)) for key in types}
+    names = {key: absolute(parameters.text(key)) for key in OUTPUT_TYPES}
     for key, name in names.items():
-        writer.add_topic(name, types[key])
+        writer.add_topic(name, OUTPUT_TYPES[key])
     return names
 
 
@@ -205,7 +199,7 @@ def _count(summary: DetectSummary, found: Answer, timings: Mapping[str, float]) 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="detect_bag", description=__doc__.split("\n", 1)[0])
+    parser = cli.ArgumentParser(prog="detect_bag", description=__doc__.split("\n", 1)[0])
     parser.add_argument("bag", type=Path, help="rosbag2 folder, or a single .mcap or .db3 file")
     parser.add_argument(
         "--checkpoint",

@@ -14,7 +14,6 @@ from crkd_core.cli import UserError
 from crkd_core.config import Recipe
 from crkd_core.data.encode import encode
 from crkd_core.models.decode import Decoded
-from crkd_core.models.detector import FusionDetector
 from crkd_core.models.folding import folded
 from crkd_core.runtime.checkpoint import load_checkpoint
 from crkd_core.types import Boxes3D, Detections, NetworkInput, SensorFrame
@@ -60,24 +59,10 @@ class Detector:
             DeviceError: no such device, or a precision it cannot compute.
         """
         model, found = load_checkpoint(checkpoint, expected_recipe=recipe)
-        self._setup(model, found.recipe, device, precision, score_threshold)
-
-    @classmethod
-    def from_model(
-        cls, model: FusionDetector, recipe: Recipe, *, device: str = "auto", precision: Precision = "fp32"
-    ) -> Detector:
-        """A detector over a model in memory (evaluation at the end of training)."""
-        detector = object.__new__(cls)
-        detector._setup(model, recipe, device, precision, None)
-        return detector
-
-    def _setup(
-        self, model: FusionDetector, recipe: Recipe, device: str, precision: Precision, score_threshold: float | None
-    ) -> None:
-        self.recipe = recipe
+        self.recipe: Recipe = found.recipe
         self.device = resolved_device(device)
         self.last_timings: dict[str, float] = {}
-        threshold = recipe.model.head.score_threshold
+        threshold = found.recipe.model.head.score_threshold
         self._score_threshold = threshold if score_threshold is None else score_threshold
         self._dtype = _autocast_dtype(precision, self.device)
         self._model = folded(model).to(self.device)

@@ -35,7 +35,7 @@ from crkd_core import cli
 from crkd_core.runtime.assembler import AssembledFrame, FrameState
 from crkd_core.runtime.detector import Detector
 from crkd_core.types import DETECTION_CLASSES, CameraImage, SensorFrame
-from crkd_ros.answers import Answer, answer, make_detector, report_message
+from crkd_ros.answers import OUTPUT_TYPES, Answer, answer, make_detector, report_message
 from crkd_ros.conversions import detection_messages, marker_array, message_class, ros_messages
 from crkd_ros.diagnostics import Health, Status
 from crkd_ros.nodes.declare import check_changes, declared_parameters
@@ -170,14 +170,8 @@ class DetectorNode(LifecycleNode):
     # ------------------------------------------------------------------------------------------------------ topics
 
     def _make_publishers(self) -> None:
-        types = {
-            "detections_topic": "vision_msgs/msg/Detection3DArray",
-            "velocities_topic": "sensor_msgs/msg/PointCloud2",
-            "markers_topic": "visualization_msgs/msg/MarkerArray",
-            "manifest_topic": "std_msgs/msg/String",
-        }
         qos = _keep_all() if self._replay else QoSProfile(depth=10)
-        for key, type_name in types.items():
+        for key, type_name in OUTPUT_TYPES.items():
             topic = self._config.text(key)
             self._outputs[key] = self.create_lifecycle_publisher(message_class(type_name), topic, qos)
         latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
@@ -244,8 +238,7 @@ class DetectorNode(LifecycleNode):
                 self._worker.submit(_Job(assembled, time.perf_counter()))
 
     def _listening(self) -> bool:
-        keys = ("detections_topic", "velocities_topic", "markers_topic", "manifest_topic")
-        return any(self._heard(key) for key in keys)
+        return any(self._heard(key) for key in OUTPUT_TYPES)
 
     def _heard(self, key: str) -> bool:
         return bool(self._outputs[key].get_subscription_count())
