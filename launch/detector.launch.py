@@ -10,11 +10,10 @@ from typing import Any
 
 import yaml
 from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-
-from launch import LaunchContext, LaunchDescription
 
 # Arguments that are node parameters of the same name; empty: as in the parameter file.
 PARAMETERS = {

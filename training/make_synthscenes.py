@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Simulate drives and write them as a data set in nuScenes v1.0 format."""
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from crkd_core.data.synthscenes.writer import SPLIT, write_nuscenes
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--out", type=Path, required=True, help="the new data set; must not exist")
@@ -47,6 +48,7 @@ def main() -> int:
         lidar_sweeps=args.lidar_sweeps,
         jpeg_quality=args.jpeg_quality,
         jobs=args.jobs,
+        progress=True,
     )
     scenes = ", ".join(f"scene-{drive.seed:04d}" for drive in drives)
     seconds = time.perf_counter() - start
