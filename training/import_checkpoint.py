@@ -66,8 +66,8 @@ def main() -> int:
         )
     if file.distilled and part == "teacher":
         print(
-            "note: the released code reloads ImageNet weights into the camera backbone of a distiller's teacher before it "
-            "trains: a teacher's own checkpoint may be the better one",
+            "note: the released code reloads ImageNet weights into the camera backbone of a distiller's teacher before "
+            "it trains; a teacher's own checkpoint may be the better one",
             file=sys.stderr,
         )
     model.load_state_dict(conversion.weights, strict=False)

@@ -6,6 +6,7 @@ would have read: see ``crkd_core.data.dataset``.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +24,10 @@ from crkd_core.data.dataset import StepSampler, TrainingBatch, TrainingSet, coll
 from crkd_core.models.center_loss import center_loss
 from crkd_core.models.center_targets import center_targets
 from crkd_core.models.detector import FusionDetector
+from crkd_core.models.pretrained import load_pretrained
 from crkd_core.training.schedule import learning_rate_factor, optimizer
+
+logger = logging.getLogger(__name__)
 
 EMA_EVERY = 10
 """Steps between two updates of the averaged weights."""
@@ -50,6 +54,7 @@ class TrainingOptions:
         stop_after: stop early at this step; None: at the recipe's last.
         max_minutes: stop early after this wall time; 0: no limit. A run that stops early can be resumed.
         progress: show a progress bar.
+        pretrained: local file of ImageNet weights for the camera backbone, see ``models.pretrained``.
     """
 
     out: Path
@@ -62,6 +67,7 @@ class TrainingOptions:
     stop_after: int | None = None
     max_minutes: float = 0.0
     progress: bool = True
+    pretrained: Path | None = None
 
 
 class DetectionTraining(lightning.LightningModule):
@@ -142,6 +148,7 @@ def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> Fus
 
     Raises:
         TrainingError: nothing to resume, no sample, a loss that is not finite.
+        PretrainedError: pretrained weights that do not fit.
     """
     if len(samples) == 0:
         raise TrainingError("training set: no sample; check the data root and split")
@@ -149,6 +156,9 @@ def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> Fus
     last = options.out / RESUME_FILE
     done = _resumed_step(last) if options.resume else 0
     module = DetectionTraining(recipe, log_every=options.log_every)
+    if options.pretrained is not None and not options.resume:
+        report = load_pretrained(module.model.camera.backbone, options.pretrained)
+        logger.info("%s: %d entries loaded, %d not needed", options.pretrained, report.loaded, len(report.dropped))
     loader = _loader(samples, recipe, options, start_step=done)
     trainer = lightning.Trainer(
         max_steps=min(recipe.train.steps, options.stop_after or recipe.train.steps),

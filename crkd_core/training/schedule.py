@@ -12,12 +12,16 @@ from crkd_core.config import TrainConfig
 
 
 def optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW as the original: weight decay on norms and biases too, none on relative position biases."""
+    """AdamW as the original: weight decay on norms and biases too, none on relative position biases.
+
+    The camera backbone of a detector learns at its own rate where the recipe sets one.
+    """
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for name, p in trained if "relative_position_bias_table" not in name]},
-        {"params": [p for name, p in trained if "relative_position_bias_table" in name], "weight_decay": 0.0},
-    ]
+    ratio = config.camera_backbone_learning_rate_ratio
+    backbone = [(name, p) for name, p in trained if name.startswith("camera.backbone.")] if ratio != 1 else []
+    slow = {name for name, _ in backbone}
+    groups = _by_decay([(name, p) for name, p in trained if name not in slow])
+    groups += [{**group, "lr": ratio * config.learning_rate} for group in _by_decay(backbone)]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=config.learning_rate,
@@ -25,6 +29,13 @@ def optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         eps=1e-8,
         weight_decay=config.weight_decay,
     )
+
+
+def _by_decay(named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
+    return [
+        {"params": [p for name, p in named if "relative_position_bias_table" not in name]},
+        {"params": [p for name, p in named if "relative_position_bias_table" in name], "weight_decay": 0.0},
+    ]
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:

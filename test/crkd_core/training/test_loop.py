@@ -12,6 +12,7 @@ from micro import micro_frame, micro_recipe
 
 from crkd_core.data.dataset import TrainingSet
 from crkd_core.models.detector import FusionDetector
+from crkd_core.models.pretrained import PretrainedError
 from crkd_core.training.loop import TrainingError, TrainingOptions, train
 
 FRAMES = [micro_frame(seed) for seed in range(5)]
@@ -61,3 +62,21 @@ def test_an_empty_training_set_is_refused(tmp_path: Path) -> None:
     recipe = micro_recipe()
     with pytest.raises(TrainingError, match="no sample"):
         train(recipe, TrainingSet([], recipe), options(tmp_path))
+
+
+def test_training_starts_from_pretrained_weights(tmp_path: Path) -> None:
+    recipe = micro_recipe(steps=1, learning_rate=1e-12)
+    source = FusionDetector(recipe).camera.backbone.state_dict()
+    torch.save(source, tmp_path / "backbone.pth")
+    model = train(recipe, TrainingSet(FRAMES, recipe), options(tmp_path, pretrained=tmp_path / "backbone.pth"))
+    found = model.camera.backbone.state_dict()
+    weights = [key for key in source if key.endswith("weight")]
+    assert weights
+    assert all(torch.allclose(found[key], source[key], atol=1e-6) for key in weights)
+
+
+def test_pretrained_weights_that_do_not_fit_stop_the_run(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "backbone.pth")
+    recipe = micro_recipe()
+    with pytest.raises(PretrainedError, match="does not fit a ResNet: "):
+        train(recipe, TrainingSet(FRAMES, recipe), options(tmp_path, pretrained=tmp_path / "backbone.pth"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 import torch
 from torch import nn
@@ -40,3 +41,20 @@ def test_only_relative_position_biases_are_free_of_weight_decay() -> None:
     groups = optimizer(Net(), CONFIG).param_groups
     decays = {group["weight_decay"]: [p.numel() for p in group["params"]] for group in groups}
     assert decays == {0.01: [3, 3], 0.0: [4]}
+
+
+class BackboneAndHead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.camera = nn.ModuleDict({"backbone": nn.Linear(2, 3), "neck": nn.Linear(3, 4)})
+
+
+def test_the_camera_backbone_may_learn_more_slowly() -> None:
+    slower = msgspec.structs.replace(CONFIG, camera_backbone_learning_rate_ratio=0.1)
+    groups = optimizer(BackboneAndHead(), slower).param_groups
+    assert {group["lr"]: [p.numel() for p in group["params"]] for group in groups} == {1.0: [12, 4], 0.1: [6, 3]}
+
+
+def test_one_rate_makes_one_group() -> None:
+    (group,) = optimizer(BackboneAndHead(), CONFIG).param_groups
+    assert group["lr"] == 1.0
