@@ -23,7 +23,6 @@ ROS_WHEELS = [
     "ros-kilted-diagnostic-msgs",
     "ros-kilted-nav-msgs",
     "ros-kilted-sensor-msgs",
-    "ros-kilted-std-srvs",
     "ros-kilted-visualization-msgs",
 ]
 
@@ -113,6 +112,7 @@ setup(
             "detector_node = crkd_ros.nodes.detector:main",
             "nuscenes_to_rosbag = rosbag_tools.nuscenes_to_rosbag:main",
             "play_bag = rosbag_tools.play_bag:main",
+            "record_bag = rosbag_tools.record_bag:main",
             "detect_bag = rosbag_tools.detect_bag:main",
             "evaluate_bag = rosbag_tools.evaluate_bag:main",
             "render_bag = rosbag_tools.render_bag:main",
