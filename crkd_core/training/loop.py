@@ -7,6 +7,7 @@ would have read: see ``crkd_core.data.dataset``.
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -171,10 +172,14 @@ def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> Fus
         default_root_dir=options.out,
         use_distributed_sampler=False,
         enable_model_summary=False,
+        enable_checkpointing=False,  # ResumeState does it
         log_every_n_steps=options.log_every,
         enable_progress_bar=options.progress,
     )
-    trainer.fit(module, loader, ckpt_path=last if options.resume else None, weights_only=True)
+    with warnings.catch_warnings():
+        # The sampler goes on where the run stopped, which Lightning cannot see.
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
+        trainer.fit(module, loader, ckpt_path=last if options.resume else None, weights_only=True)
     return module.model.cpu().eval()
 
 

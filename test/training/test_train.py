@@ -1,0 +1,115 @@
+"""The training script, called as a user calls it: a recipe file, a data set, a checkpoint, its score."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+from micro import micro_recipe
+
+from crkd_core.cli import UserError
+from crkd_core.config import recipe_to_dict
+from crkd_core.data.synthscenes import SynthConfig, make_drive
+from crkd_core.data.synthscenes.writer import write_nuscenes
+from crkd_core.runtime.checkpoint import load_checkpoint
+
+SCRIPT = Path(__file__).resolve().parents[2] / "training" / "train.py"
+SCENE = "scene-0007"
+Call = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One simulated drive with two key frames, in nuScenes format."""
+    root = tmp_path_factory.mktemp("data") / "drive"
+    config = msgspec.structs.replace(SynthConfig(), image_width=160, supersampling=1, lidar_columns=90)
+    write_nuscenes(root, [make_drive(7, config, duration_s=1.0)], version="v1.0-mini", progress=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest recipe, two steps long."""
+    path = tmp_path_factory.mktemp("recipe") / "micro.yaml"
+    path.write_text(yaml.safe_dump(recipe_to_dict(micro_recipe(steps=2, batch_size=1))))
+    return path
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs the script's ``main`` with a command line."""
+    spec = importlib.util.spec_from_file_location("train_script", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def run(*args: str | Path) -> int:
+        common = ["--workers", "0", "--precision", "fp32", "--no-progress"]
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, args), *common])
+        code: int = script.main()
+        return code
+
+    return run
+
+
+def test_a_run_leaves_a_checkpoint_its_score_and_what_ran(
+    call: Call, recipe: Path, dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("nuscenes")
+    out = tmp_path / "run"
+    data = ["--dataroot", dataroot, "--version", "v1.0-mini"]
+    assert call(recipe, *data, "--out", out, "--evaluate-scenes", SCENE) == 0
+    assert "micro: 2 samples, 2 steps of 1" in capsys.readouterr().out
+    _, checkpoint = load_checkpoint(out / "model", expected_recipe="micro")
+    assert set(checkpoint.metrics) == {"mAP", "NDS"}
+    assert checkpoint.provenance["seed"] == 0
+    assert "train.py" in checkpoint.provenance["command"]
+    assert set(json.loads((out / "run.json").read_text())["recipe"]) == set(recipe_to_dict(checkpoint.recipe))
+    assert len(json.loads((out / "results.json").read_text())) == 2
+    assert [path.name for path in out.rglob("*.ckpt")] == ["last.ckpt"]
+
+    with pytest.raises(UserError, match="holds a run already; add --resume"):
+        call(recipe, *data, "--out", out)
+    assert call(recipe, *data, "--out", out, "--resume") == 0
+
+
+def test_recipe_values_can_be_changed_and_shown(
+    call: Call, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    args = [recipe, "--synthscenes", "3", "--frames-per-drive", "2", "--out", tmp_path / "run", "--dry-run"]
+    assert call(*args, "--set", "train.steps=5", "image.train_flip=false") == 0
+    shown = capsys.readouterr().out
+    assert "micro: 6 samples, 5 steps of 1" in shown
+    assert yaml.safe_load(shown.partition("micro: 6 samples")[0])["image"]["train_flip"] is False
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--synthscenes", "1", "--dataroot", "/nowhere"], "name either --dataroot DIR or --synthscenes N"),
+        ([], "name either --dataroot DIR or --synthscenes N"),
+        (["--dataroot", "/nowhere"], "data root /nowhere: no such folder"),
+        (["--synthscenes", "1", "--set", "train.speed=9"], "--set train.speed=9: expected KEY=VALUE with a key of"),
+        (["--synthscenes", "1", "--set", "train.steps=many"], "train.steps"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_written(
+    call: Call, recipe: Path, tmp_path: Path, arguments: list[str], message: str
+):
+    with pytest.raises(UserError, match=message):
+        call(recipe, "--out", tmp_path / "run", *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_scene_is_named_with_those_there(call: Call, recipe: Path, dataroot: Path, tmp_path: Path):
+    data = ["--dataroot", dataroot, "--version", "v1.0-mini", "--scenes", "scene-9999"]
+    with pytest.raises(UserError, match=f"no scene 'scene-9999'; expected one of {SCENE}"):
+        call(recipe, *data, "--out", tmp_path / "run")
