@@ -18,7 +18,7 @@ from crkd_core.models.necks import GeneralizedLSSFPN, SecondFPN
 from crkd_core.models.radar_encoder import RadarEncoder
 from crkd_core.models.resnet import ResNet
 from crkd_core.models.swin import SwinTiny
-from crkd_core.models.view_transform import DepthLiftSplat, LiftSplat, depth_raster
+from crkd_core.models.view_transform import DepthLiftSplat, LiftSplat, depth_raster, full_precision
 from crkd_core.types import NetworkInput
 
 
@@ -83,7 +83,7 @@ class CameraBranch(nn.Module):
 
     def depth_map(self, inputs: NetworkInput, **geometry: Tensor) -> Tensor:
         """(M, 1, H, W) float32: LiDAR depths in the images, see ``view_transform.depth_raster``."""
-        with torch.autocast(inputs.images.device.type, enabled=False):
+        with full_precision(inputs.images.device):
             return depth_raster(
                 inputs.lidar,
                 inputs.lidar_sample,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ class LiftSplat(Splat):
 
     def forward(self, features: Tensor, image_sample: Tensor, **geometry: Tensor) -> Tensor:
         """(M, in_channels, fH, fW) -> (B, channels, nx, ny) float32, see ``Splat.splat`` for the other arguments."""
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features.device):
             return self.splat(self.depthnet(features.float()), image_sample, **geometry)
 
 
@@ -133,7 +134,7 @@ class DepthLiftSplat(Splat):
         Returns:
             (B, channels, nx, ny) float32.
         """
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features.device):
             summed = self.splat(self.per_pixel(features.float(), depth_map), image_sample, **geometry)
             halved: Tensor = self.downsample(summed)
         return halved
@@ -189,6 +190,11 @@ def depth_raster(
     raster = points.new_full((images * height * width + 1,), torch.inf)
     raster = raster.scatter_reduce(0, index.flatten(), depth.flatten(), "amin")[:-1]
     return torch.where(raster.isinf(), 0.0, raster).view(images, 1, height, width)
+
+
+def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Autocast switched off. The meta device, on which operations are only counted, has none."""
+    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def pixel_grid(image_size: tuple[int, int], feature_size: tuple[int, int]) -> Tensor:

@@ -94,6 +94,41 @@ def test_mistake_is_told_with_place_found_and_allowed(path: str, value: Any, mes
     assert str(raised.value).startswith("mine.yaml: ")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"radar": None}, "model: expected either radar or lidar beside camera, got neither"),
+        ({"lidar": {}}, "model: expected either radar or lidar beside camera, got both"),
+        ({"radar": None, "lidar": {"voxel": [0.1, 0.1, 0.2]}}, "model.lidar.voxel: .* an eighth of bev.cell"),
+        ({"radar": None, "lidar": {"voxel": [0.075, 0.075, 0.4]}}, "model.lidar.voxel: .* at least 24 layers, got 0.4"),
+        ({"radar": None, "lidar": {"swepes": 3}}, "model.lidar: .*unknown field `swepes`; allowed: sweeps"),
+    ],
+)
+def test_one_sensor_beside_the_cameras(change: dict[str, Any], message: str):
+    values = recipe_to_dict(load_recipe("student_r50"))
+    values["model"] |= change
+    with pytest.raises(RecipeError, match=message):
+        recipe_from_dict(values, source="mine.yaml")
+
+
+def test_a_recipe_stored_before_there_were_teachers_still_loads():
+    values = recipe_to_dict(load_recipe("student_tiny"))
+    del values["model"]["lidar"], values["train"]["camera_backbone_learning_rate_ratio"]
+    assert recipe_from_dict(values, source="stored") == load_recipe("student_tiny")
+
+
+@pytest.mark.parametrize("backbone", ["r50", "swint"])
+def test_a_teacher_is_a_student_with_other_eyes(backbone: str):
+    teacher, student = load_recipe(f"teacher_{backbone}"), load_recipe(f"student_{backbone}")
+    assert (teacher.radar_sweeps, teacher.lidar_sweeps) == (0, 10)
+    assert (student.radar_sweeps, student.lidar_sweeps) == (6, 0)
+    assert teacher.model.decoder == student.model.decoder
+    assert teacher.model.head.velocity_code_weight == 0.2
+    assert teacher.train.batch_size == 4
+    with pytest.raises(RecipeError, match=f"recipe 'teacher_{backbone}': a teacher, which reads LiDAR points"):
+        _ = teacher.live_radar
+
+
 def test_missing_key_is_named():
     values = recipe_to_dict(load_recipe("student_r50"))
     del values["train"]["steps"]

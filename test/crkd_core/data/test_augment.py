@@ -14,6 +14,7 @@ from crkd_core.data.augment import (
     RELEASED_VELOCITY_FEATURES,
     BevAugment,
     augmented_boxes,
+    augmented_points,
     augmented_radar,
     draw_bev_augment,
     draw_image_augment,
@@ -49,6 +50,12 @@ class TestGolden:
         difference = ours - golden[f"out.case{number}.boxes"].numpy()
         difference[:, 6] = wrapped(difference[:, 6])
         np.testing.assert_allclose(difference, 0, atol=1e-5)
+
+    def test_lidar_points(self, load_golden: Callable[[str], Any], number: int):
+        golden = load_golden("aug3d")
+        points = golden[f"in.case{number}.points"].numpy()
+        ours = augmented_points(points, golden_augment(golden.meta["cases"][number]))
+        np.testing.assert_allclose(ours, golden[f"out.case{number}.points"], rtol=1e-5, atol=1e-5)
 
     def test_radar_with_the_columns_of_the_released_code(self, load_golden: Callable[[str], Any], number: int):
         golden = load_golden("aug3d")
