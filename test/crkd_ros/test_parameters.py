@@ -95,3 +95,41 @@ def test_unusable_file_is_one_clear_line(tmp_path: Path, content: str | None, me
         load_parameters(file)
     assert str(error.value).startswith(str(file))
     assert "\n" not in str(error.value)
+
+
+def test_every_time_reaches_the_assembler_in_nanoseconds():
+    given = {
+        "deadline_ms": 101.0,
+        "camera_slop_ms": 102.0,
+        "camera_min_period_ms": 103.0,
+        "radar_slop_ms": 104.0,
+        "radar_min_period_ms": 105.0,
+        "radar_staleness_ms": 106.0,
+        "radar_max_age_ms": 107.0,
+        "silent_ms": 108.0,
+        "stale_after_ms": 109.0,
+        "jump_ms": 110.0,
+    }
+    config = from_values(given).assembler(sweeps=4, replay=False)
+    assert {name: getattr(config, name.removesuffix("_ms")) for name in given} == {
+        name: round(value * 1e6) for name, value in given.items()
+    }
+    assert config.sweeps == 4
+    assert config.cameras["CAM_FRONT_LEFT"] == -44_200_000
+    assert config.deadline_clock == "now"
+
+
+def test_a_replay_waits_in_message_time_and_gives_no_sensor_up():
+    config = from_values({"deadline_ms": 100.0}).assembler(sweeps=6, replay=True)
+    assert config.deadline_clock == "messages"
+    assert config.deadline >= 500_000_000
+    assert (config.silent, config.stale_after) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("reference", "trigger", "at_instant"),
+    [("instant", "CAM_FRONT", True), ("camera", "CAM_FRONT", False), ("topic", None, False)],
+)
+def test_reference_says_what_makes_a_frame(reference: str, trigger: str | None, at_instant: bool):
+    config = from_values({"reference": reference}).assembler(sweeps=6, replay=False)
+    assert (config.trigger, config.at_instant) == (trigger, at_instant)

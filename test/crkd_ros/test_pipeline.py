@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,33 @@ def test_vehicle_without_lidar_frame_uses_the_parameter(drive: Any):
     frames = list(run(pipeline(bev_frame="none", T_base_from_bev="0.9 0 1.8 0 0 -0.7071068 0.7071068"), drive))
     assert frames[0].frame is not None
     np.testing.assert_allclose(frames[0].frame.T_base_from_bev[:3, 3], [0.9, 0, 1.8])
+
+
+def test_topics_and_frames_of_transforms_can_be_named(drive: Any):
+    chosen = {"world_frame": "odom", "tf_topic": "/car/tf", "tf_static_topic": "/car/tf_static"}
+
+    def renamed() -> Iterator[tuple[str, int, Any]]:
+        for topic, stamp, message in drive:
+            if topic == topics.TF:
+                [moving] = message.transforms
+                yield (
+                    "/car/tf",
+                    stamp,
+                    replace(message, transforms=[replace(moving, header=replace(moving.header, frame_id="odom"))]),
+                )
+            else:
+                yield f"/car{topic}" if topic == topics.TF_STATIC else topic, stamp, message
+
+    frames = list(run(pipeline(**chosen), list(renamed())))
+    assert {f.state for f in frames} == {FrameState.NOMINAL}
+    lost = list(run(pipeline(), [row for row in renamed() if not row[0].startswith("/car")]))
+    assert {f.state for f in lost} == {FrameState.STALE}
+
+
+def test_a_frame_given_by_parameter_replaces_that_of_the_header(drive: Any):
+    frames = list(run(pipeline(**{"camera.cam_front.frame_id": "cam_front_left"}), drive))
+    assert frames[3].frame is not None
+    np.testing.assert_allclose(frames[3].frame.cameras["CAM_FRONT"].T_base_from_cam, MOUNTINGS["cam_front_left"])
 
 
 def test_unknown_bev_frame_makes_stale_frames_that_say_so(drive: Any):
