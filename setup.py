@@ -101,6 +101,8 @@ setup(
             "pytest-xdist",
             "ruff>=0.8",
             "scipy-stubs",
+            # Tests of the LiDAR teacher; the CPU build has wheels for this machine only.
+            "spconv==2.3.8; platform_machine == 'x86_64'",
             # Kernels run in its interpreter where there is no GPU; a CUDA build of torch brings its own.
             "triton>=3.6; platform_machine == 'x86_64'",
             "types-PyYAML",
