@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import msgspec
 import pytest
 import yaml
 from micro import micro_recipe
+from scripts import script
 
 from crkd_core.cli import UserError
 from crkd_core.config import recipe_to_dict
@@ -19,7 +19,6 @@ from crkd_core.data.synthscenes import SynthConfig, make_drive
 from crkd_core.data.synthscenes.writer import write_nuscenes
 from crkd_core.runtime.checkpoint import load_checkpoint
 
-SCRIPT = Path(__file__).resolve().parents[2] / "training" / "train.py"
 SCENE = "scene-0007"
 Call = Callable[..., int]
 
@@ -44,16 +43,12 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch) -> Call:
     """Runs the script's ``main`` with a command line."""
-    spec = importlib.util.spec_from_file_location("train_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    train = script("train.py")
 
     def run(*args: str | Path) -> int:
         common = ["--workers", "0", "--precision", "fp32", "--no-progress"]
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, args), *common])
-        code: int = script.main()
+        code: int = train.main()
         return code
 
     return run
