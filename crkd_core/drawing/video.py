@@ -81,12 +81,16 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self._stream is not None:
-            self._container.mux(self._stream.encode())
-        self._container.close()
-        if kind is None and self._stream is not None:
-            self._partial.replace(self._path)
-            return
-        self._partial.unlink(missing_ok=True)
-        if kind is None:
+        complete = kind is None and self._stream is not None
+        try:
+            try:
+                if complete:
+                    self._container.mux(self._stream.encode())
+            finally:
+                self._container.close()
+            if complete:
+                self._partial.replace(self._path)
+        finally:
+            self._partial.unlink(missing_ok=True)
+        if kind is None and not complete:
             raise VideoError(f"video {self._path}: no picture to write")

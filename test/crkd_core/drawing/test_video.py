@@ -63,6 +63,18 @@ def test_a_failed_video_leaves_no_file_and_keeps_an_older_one(tmp_path: Path):
     assert path.read_bytes() == b"older"
 
 
+def test_an_error_while_the_file_is_finished_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    video = VideoWriter(tmp_path / "a.mp4", fps=5)
+
+    def full_disk(*_: object) -> None:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"), video:
+        video.write(picture(0))
+        monkeypatch.setattr(type(video._path), "replace", full_disk)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_video_without_pictures_is_an_error(tmp_path: Path):
     with pytest.raises(VideoError, match="no picture"), VideoWriter(tmp_path / "a.mp4", fps=5):
         pass
