@@ -64,14 +64,16 @@ def test_a_failed_video_leaves_no_file_and_keeps_an_older_one(tmp_path: Path):
 
 
 def test_an_error_while_the_file_is_finished_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    video = VideoWriter(tmp_path / "a.mp4", fps=5)
-
     def full_disk(*_: object) -> None:
         raise OSError("no space left")
 
-    with pytest.raises(OSError, match="no space left"), video:
-        video.write(picture(0))
-        monkeypatch.setattr(type(video._path), "replace", full_disk)
+    def draw() -> None:
+        with VideoWriter(tmp_path / "a.mp4", fps=5) as video:
+            video.write(picture(0))
+            monkeypatch.setattr(Path, "replace", full_disk)
+
+    with pytest.raises(OSError, match="no space left"):
+        draw()
     assert list(tmp_path.iterdir()) == []
 
 
