@@ -171,6 +171,7 @@ class FrameAssembler:
         if self._now is not None and now < self._now - self.config.jump:
             # The caller's clock itself jumped back (simulated time of a looping bag): nothing held makes sense.
             self.reset()
+            self._reported_jump = None  # told on the clock that jumped: a loop's second jump is not the first again
             self._notice(0, now)
         self._now = now
         if self._started is None:

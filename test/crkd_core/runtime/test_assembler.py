@@ -324,6 +324,15 @@ def test_callers_clock_that_jumps_back_flushes_and_is_reported_once():
     assert frame.stamp == at(0)
 
 
+def test_every_round_of_a_looping_clock_is_reported():
+    jumps: list[int] = []
+    a = FrameAssembler(replace(CONFIG, radars=()), FakeRig(), on_jump=jumps.append)
+    for _ in range(3):
+        a.poll(at(0))
+        a.camera("FRONT", at(5000), b"", at(5000))
+    assert len(jumps) == a.counts["jump"] == 2
+
+
 def test_memory_is_bounded_without_any_trigger():
     a = assembler(trigger=None, camera_capacity=8)
     for i in range(1000):
