@@ -54,8 +54,13 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Call:
     return run
 
 
-def test_a_run_leaves_a_checkpoint_its_score_and_what_ran(
-    call: Call, recipe: Path, dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_leaves_a_checkpoint_its_score_and_what_ran_and_the_checkpoint_scores_the_same_again(
+    call: Call,
+    recipe: Path,
+    dataroot: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     pytest.importorskip("nuscenes")
     out = tmp_path / "run"
@@ -69,6 +74,14 @@ def test_a_run_leaves_a_checkpoint_its_score_and_what_ran(
     assert set(json.loads((out / "run.json").read_text())["recipe"]) == set(recipe_to_dict(checkpoint.recipe))
     assert len(json.loads((out / "results.json").read_text())) == 2
     assert [path.name for path in out.rglob("*.ckpt")] == ["last.ckpt"]
+
+    scored = ["--split", "synth_val", "--out", tmp_path / "scored", "--no-progress"]
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, [out / "model", *data, *scored])])
+    assert script("evaluate.py").main() == 0
+    assert "2 of 2 samples of the selection can be scored" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "scored" / "metrics.json").read_text())
+    assert figures["metrics"]["official"]["NDS"] == pytest.approx(checkpoint.metrics["NDS"], abs=1e-9)
+    assert figures["ceiling"]["official"]["mAP"] > figures["metrics"]["official"]["mAP"]
 
     with pytest.raises(UserError, match="holds a run already; add --resume"):
         call(recipe, *data, "--out", out)
