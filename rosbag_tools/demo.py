@@ -21,7 +21,7 @@ from typing import NoReturn
 
 import msgspec
 
-from crkd_core.cli import ArgumentParser, UserError, run
+from crkd_core.cli import ArgumentParser, UserError, finite, run
 from crkd_core.data.nuscenes import NuScenesIndex, load_index
 from crkd_core.data.nuscenes_tables import table_state, version_folder
 from crkd_core.data.synthscenes import SynthConfig, make_drive
@@ -318,7 +318,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     data.add_argument("--scene", help="name (default: the one with the most complete key frames)")
     synth = parser.add_argument_group("simulated drive")
     synth.add_argument("--seed", type=int, default=SYNTH_SEED, help="(default: %(default)s, not trained on)")
-    synth.add_argument("--seconds", type=float, default=6.0, help="length (default: %(default)s)")
+    synth.add_argument("--seconds", type=finite, default=6.0, help="length (default: %(default)s)")
     model = parser.add_argument_group("detector")
     model.add_argument(
         "--checkpoint", type=Path, help="folder with model.safetensors and model.json (default: the shipped weights)"

@@ -219,7 +219,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: as the parameter file says)")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="arithmetic of the network")
     parser.add_argument("--recipe", help="name the checkpoint's recipe must have")
-    parser.add_argument("--score-threshold", type=float, help="leave out detections below this score")
+    parser.add_argument("--score-threshold", type=cli.finite, help="leave out detections below this score")
     parser.add_argument(
         "--keep-going",
         action="store_true",

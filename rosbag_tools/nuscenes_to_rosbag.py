@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from crkd_core.cli import UserError, run
+from crkd_core.cli import ArgumentParser, UserError, run
 from crkd_core.data.errors import DataError
 from crkd_core.data.nuscenes import NuScenesIndex, load_index
 from crkd_ros.conversions import ConversionError
@@ -178,7 +178,7 @@ def _preflight_text(scene: str, plan: ScenePlan) -> str:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="nuscenes_to_rosbag",
         description="Convert a scene of a nuScenes-format data set to a rosbag2 (MCAP) with images, radar and LiDAR "
         "points, transforms, odometry, ground truth and complete annotations, every message at its own time.",

@@ -290,19 +290,19 @@ def _keep_all() -> QoSProfile:
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     default = PlayOptions()
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         prog="play_bag", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bag", type=Path, help="rosbag2 folder, or a single .mcap or .db3 file")
     parser.add_argument("--topics", nargs="+", default=(), metavar="TOPIC", help="publish only these (default: all)")
     parser.add_argument(
         "--rate",
-        type=float,
+        type=cli.finite,
         help="speed relative to the recording; 0: as fast as possible (default: 1; with --lossless: 0)",
     )
     parser.add_argument(
         "--clock",
-        type=float,
+        type=cli.finite,
         nargs="?",
         const=100.0,
         default=0.0,
@@ -315,7 +315,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--answer", default=default.answer, help="topic of the answers (default: %(default)s)")
     parser.add_argument(
         "--horizon",
-        type=float,
+        type=cli.finite,
         default=default.horizon,
         metavar="S",
         help="how far to run ahead of "
@@ -323,14 +323,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--answer-timeout",
-        type=float,
+        type=cli.finite,
         default=default.answer_timeout,
         metavar="S",
         help="how long to wait for one answer (default: %(default)s)",
     )
     parser.add_argument(
         "--wait",
-        type=float,
+        type=cli.finite,
         default=default.wait,
         metavar="S",
         help="how long to wait for subscribers before the first message; 0: do not wait (default: %(default)s)",
@@ -346,7 +346,12 @@ def run(argv: list[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     rate = args.rate if args.rate is not None else 0.0 if args.lossless else 1.0
-    for name, value, least in (("--rate", rate, 0), ("--clock", args.clock, 0), ("--horizon", args.horizon, 0)):
+    for name, value, least in (
+        ("--rate", rate, 0),
+        ("--clock", args.clock, 0),
+        ("--horizon", args.horizon, 0),
+        ("--wait", args.wait, 0),
+    ):
         if value < least:
             raise PlayError(f"{name}: expected {least} or more, got {value:g}")
     options = PlayOptions(

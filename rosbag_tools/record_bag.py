@@ -21,7 +21,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
-from crkd_core.cli import UserError, run
+from crkd_core.cli import ArgumentParser, UserError, run
 from crkd_ros.conversions import ConversionError, message_class
 from rosbag_tools.bags import LATCHED, RELIABLE, BagWriter, check_can_write, new_bag
 from rosbag_tools.typestore import typestore
@@ -181,7 +181,7 @@ def record(
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="record_bag", description="Record topics of a live ROS 2 graph to a bag (MCAP), until Ctrl-C."
     )
     parser.add_argument("topics", nargs="+", metavar="TOPIC", help="absolute name, for example /detections")

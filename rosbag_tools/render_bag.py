@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from crkd_core.cli import UserError, run
+from crkd_core.cli import ArgumentParser, UserError, finite, run
 from crkd_core.drawing.sheet import Caption, SheetOptions, draw_sheet
 from crkd_core.drawing.style import Image
 from crkd_core.drawing.video import VideoWriter
@@ -40,6 +40,8 @@ from rosbag_tools.recorded import (
 LONGEST_HOLD = 2.0
 """A gap in the detections is bridged by holding a picture, at most for this long, s."""
 MIN_SCORE = 0.3
+WAITING = ("assemble", "queue")
+"""Stages that are not shown: in a replay they tell how far the player runs ahead, not how fast the detector is."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,8 @@ def _sheet(drive: Drive, stamp: int, frame: SensorFrame, options: SheetOptions) 
     if report is not None and report.state != "NOMINAL":
         lines.append(f"{report.state}: {report.reasons[0] if report.reasons else ''}")
     if report is not None and report.timings_ms:
-        footer = "   ".join(f"{stage} {value:.0f} ms" for stage, value in report.timings_ms.items())
+        work = {stage: value for stage, value in report.timings_ms.items() if stage not in WAITING}
+        footer = "   ".join(f"{stage} {value:.0f} ms" for stage, value in work.items())
     caption = Caption(f"{drive.title}    t = {seconds:.2f} s", lines, footer)
     return draw_sheet(frame, found, truth, caption, options)
 
@@ -228,7 +231,7 @@ def _nearest(moments: Sequence[int], stamp: int) -> int:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="render_bag", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("input", type=Path, metavar="BAG", help="bag with cameras, radars, poses and annotations")
@@ -236,11 +239,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--topic", default=topics.DETECTIONS, help="topic of the detections (default: %(default)s)")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="write one moment to this file")
     parser.add_argument("--video", type=Path, metavar="MP4", help="write the whole drive to this file (H.264)")
-    parser.add_argument("--at", type=float, metavar="SECONDS", help="moment of the sheet (default: the middle one)")
-    parser.add_argument("--min-score", type=float, default=MIN_SCORE, help="weakest box drawn (default: %(default)s)")
+    parser.add_argument("--at", type=finite, metavar="SECONDS", help="moment of the sheet (default: the middle one)")
+    parser.add_argument("--min-score", type=finite, default=MIN_SCORE, help="weakest box drawn (default: %(default)s)")
     parser.add_argument("--width", type=int, default=1920, help="of sheet and video, pixels (default: %(default)s)")
-    parser.add_argument("--radius", type=float, default=55.0, help="of the bird's-eye view, m (default: %(default)s)")
-    parser.add_argument("--fps", type=float, help="rate of the video (default: that of the detections)")
+    parser.add_argument("--radius", type=finite, default=55.0, help="of the bird's-eye view, m (default: %(default)s)")
+    parser.add_argument("--fps", type=finite, help="rate of the video (default: that of the detections)")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     return parser.parse_args(argv)
 
@@ -250,8 +253,8 @@ def render(argv: Sequence[str] | None = None) -> int:
     args = _arguments(argv)
     if args.sheet is None and args.video is None:
         raise UserError("nothing to do: name --sheet PNG, --video MP4, or both")
-    if args.width < 640 or args.radius <= 0 or (args.fps is not None and args.fps <= 0):
-        raise UserError("expected --width of at least 640, --radius and --fps above 0")
+    if not 640 <= args.width <= 7680 or not 5 <= args.radius <= 1000 or (args.fps is not None and args.fps <= 0):
+        raise UserError("expected --width of at least 640 and at most 7680, --radius of 5 to 1000, --fps above 0")
     if args.sheet is not None and args.sheet.suffix.lower() != ".png":
         raise UserError(f"--sheet {args.sheet}: expected a name ending in .png")
     if args.video is not None and args.video.suffix.lower() != ".mp4":

@@ -22,7 +22,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, required=True, help="the new data set; must not exist")
     parser.add_argument("--seeds", type=int, nargs="+", default=[9000], help="one drive (scene-<seed>) per seed")
-    parser.add_argument("--duration", type=float, default=10.0, help="length of each drive, seconds")
+    parser.add_argument("--duration", type=cli.finite, default=10.0, help="length of each drive, seconds")
     parser.add_argument("--version", default="v1.0-mini", help="name of the folder of tables")
     parser.add_argument("--image-width", type=int, default=SynthConfig().image_width, help="pixels; images are 16:9")
     parser.add_argument("--jpeg-quality", type=int, default=90, help="1 to 100")

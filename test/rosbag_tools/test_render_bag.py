@@ -122,3 +122,6 @@ def test_mistakes_of_the_user_are_one_line(drive: Path, found: Path, tmp_path: P
     assert "ending in .mp4" in refused([str(drive), "--video", "drive.avi"])
     assert "at least 640" in refused([str(drive), *sheet, "--width", "100"])
     assert "no camera" in refused([str(found), *sheet])
+    assert "at most 7680" in refused([str(drive), *sheet, "--width", "100000"])  # memory for it would not be there
+    assert "expected a number" in refused([str(drive), *sheet, "--radius", "inf"])
+    assert "expected a number" in refused([str(drive), *sheet, "--at", "nan"])
