@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -111,16 +112,25 @@ class Bag:
         self.start = reader.start_time
         self.end = max(self.start, reader.end_time - 1)
 
+    def has(self, topic: str) -> bool:
+        """Whether there are messages on it."""
+        return topic in self.topics and self.topics[topic].count > 0
+
     def require(self, topics: Iterable[str]) -> None:
         """Check that these topics are there and hold messages.
 
         Raises:
             BagError: naming those that are missing or empty, and what the bag has.
         """
-        missing = [name for name in topics if name not in self.topics or not self.topics[name].count]
+        missing = [name for name in topics if not self.has(name)]
         if missing:
-            found = ", ".join(name for name, topic in self.topics.items() if topic.count) or "no message at all"
-            raise BagError(f"bag {self.path}: no message on {', '.join(missing)} (found {found})")
+            raise BagError(f"bag {self.path}: no message on {listed(missing)} (found {self._found(missing[0])})")
+
+    def _found(self, wanted: str) -> str:
+        """The topics with messages, those with names like ``wanted`` first."""
+        found = [name for name, topic in self.topics.items() if topic.count]
+        likeness = {name: SequenceMatcher(None, wanted, name).ratio() for name in found}
+        return listed(sorted(found, key=lambda name: -likeness[name])) or "no message at all"
 
     def messages(
         self, topics: Iterable[str] = (), *, start: int | None = None, stop: int | None = None
@@ -251,7 +261,7 @@ def new_bag(out: Path | str, *, overwrite: bool = False) -> Iterator[BagWriter]:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{out.name}.tmp-", dir=out.parent))
     except OSError as error:
-        raise BagError(f"bag {out}: cannot be written: {error.strerror}") from None
+        raise BagError(f"bag {out}: cannot be written: {out.parent}: {error.strerror}") from None
     try:
         # Version 8 is what every distribution from Humble on can play; 9 writes QoS in a way only Jazzy and later read.
         with Writer(folder / name, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -265,6 +275,12 @@ def new_bag(out: Path | str, *, overwrite: bool = False) -> Iterator[BagWriter]:
         raise BagError(f"bag {out}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def listed(names: Sequence[str], *, most: int = 6) -> str:
+    """Names in one line of bearable length."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def check_can_write(out: Path, *, overwrite: bool) -> None:
@@ -323,5 +339,5 @@ def _damage_of(path: Path) -> Iterator[None]:
         TypeError,
         ValueError,
     ) as e:
-        reason = str(e) or type(e).__name__
+        reason = " ".join(str(e).split()) or type(e).__name__  # a YAML parser speaks in several lines
         raise BagError(f"bag {path}: damaged or truncated: {reason}") from e

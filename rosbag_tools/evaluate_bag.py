@@ -17,7 +17,7 @@ from typing import NoReturn
 import msgspec
 import numpy as np
 
-from crkd_core.cli import UserError, run
+from crkd_core.cli import ArgumentParser, UserError, finite, run
 from crkd_core.config import load_recipe
 from crkd_core.geometry.transforms import inverse
 from crkd_core.runtime.poses import MILLISECOND, SECOND, PoseBuffer
@@ -233,7 +233,7 @@ def _span(stamps: Sequence[int]) -> str:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="evaluate_bag", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("detections", type=Path, help="bag with the detector's answers (folder, .mcap or .db3)")
@@ -247,7 +247,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     truth.add_argument("--scene", help="the scene that was played")
     parser.add_argument(
         "--tolerance-ms",
-        type=float,
+        type=finite,
         default=TOLERANCE / MILLISECOND,
         metavar="MS",
         help="farthest detections in time that stand for a key frame (default: %(default)s)",
@@ -273,6 +273,10 @@ def score(argv: Sequence[str] | None = None) -> int:
         truth, poses, T_base_from_bev = _from_root(args)
     else:
         with open_bag(args.input or args.detections) as bag:
+            if args.input is None and not bag.has(topics.ANNOTATIONS):
+                raise RecordingError(
+                    f"bag {bag.path}: no {topics.ANNOTATIONS}; name the bag that was played by --input"
+                )
             truth = {annotation.sample_token: truth_of(annotation) for annotation in annotations_in(bag)}
             poses = vehicle_poses(bag)
             T_base_from_bev = mounting(mountings(bag), args.bev_frame)
@@ -301,10 +305,10 @@ def score(argv: Sequence[str] | None = None) -> int:
 def _from_root(args: argparse.Namespace) -> tuple[dict[str, SampleTruth], VehiclePoses, FloatArray]:
     from crkd_core.data.nuscenes import REFERENCE_CHANNEL, load_index
 
+    index = load_index(args.dataroot, args.version)  # tells clearly what is wrong with the tables, where something is
+    scene = index.scene(args.scene)
     devkit = load_devkit(args.dataroot, args.version)
     truth = truth_from_nuscenes(devkit, tokens_of_scenes(devkit, [args.scene]), progress=not args.no_progress)
-    index = load_index(args.dataroot, args.version)
-    scene = index.scene(args.scene)
     poses = PoseBuffer(capacity=1 << 40)
     for channel in index.channels(scene):
         for record in index.records(scene, channel):

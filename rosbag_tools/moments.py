@@ -25,7 +25,7 @@ from crkd_ros.conversions import (
     radar_points_of,
     stamp_of,
 )
-from rosbag_tools.bags import Bag
+from rosbag_tools.bags import Bag, listed
 from rosbag_tools.recorded import RecordingError, VehiclePoses, mounting, mountings, truth_of
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def sensors_of(bag: Bag, *, base: str = topics.BASE_FRAME) -> Sensors:
     if not cameras and not radars:
         raise RecordingError(
             f"bag {bag.path}: no camera (images with camera_info) and no radar (PointCloud2 with field rcs) to show; "
-            f"topics: {', '.join(bag.topics) or 'none'}" + "".join(f"; {p}" for p in problems)
+            f"{listed(problems, most=1) or 'topics: ' + (listed(list(bag.topics)) or 'none')}"
         )
     return Sensors({camera.topic: camera for camera in cameras.values()}, radars, tuple(problems))
 

@@ -13,7 +13,7 @@ from crkd_core.runtime.poses import PoseBuffer
 from crkd_core.training.ground_truth import SampleTruth, TruthBox
 from crkd_core.types import Detections, FloatArray
 from crkd_ros import topics
-from crkd_ros.answers import FrameReport, report_of
+from crkd_ros.answers import OUTPUT_TYPES, FrameReport, report_of
 from crkd_ros.conversions import (
     SampleAnnotation,
     annotation_of,
@@ -204,9 +204,13 @@ def detections_in(bag: Bag, *, topic: str = topics.DETECTIONS) -> RecordedDetect
 
     Raises:
         BagError: the topic is missing or empty.
+        RecordingError: it is of another type.
         ConversionError: a malformed message.
     """
     bag.require([topic])
+    expected, got = OUTPUT_TYPES["detections_topic"], bag.topics[topic].type
+    if got != expected:
+        raise RecordingError(f"bag {bag.path}: topic {topic}: expected {expected}, got {got}")
     velocities = topic.rsplit("/", 1)[0] + topics.DETECTION_VELOCITIES
     manifest = f"{topic}/manifest"
     arrays: dict[int, Any] = {}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crkd_ros.conversions import header_message
-from rosbag_tools.bags import LATCHED, BagError, new_bag, open_bag
+from rosbag_tools.bags import LATCHED, BagError, listed, new_bag, open_bag
 from rosbag_tools.typestore import bag_messages
 
 
@@ -132,6 +132,18 @@ def test_damaged_metadata_is_one_clear_error(tmp_path: Path) -> None:
     (out / "metadata.yaml").write_text("rosbag2_bagfile_information: [")
     with pytest.raises(BagError, match="bag: damaged or truncated"):
         open_bag(out).__enter__()
+
+
+def test_metadata_that_is_no_yaml_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bag").mkdir()
+    (tmp_path / "bag" / "metadata.yaml").write_text("a: [\nb: {\n")
+    with pytest.raises(BagError, match="damaged or truncated") as error, open_bag(tmp_path / "bag"):
+        pass
+    assert "\n" not in str(error.value)
+
+
+def test_message_of_a_big_bag_stays_readable() -> None:
+    assert listed([f"/t{i}" for i in range(9)]) == "/t0, /t1, /t2, /t3, /t4, /t5 and 3 more"
 
 
 def test_damaged_message_names_its_topic(tmp_path: Path) -> None:

@@ -150,6 +150,9 @@ def test_mistakes_of_the_user_are_one_line(drive: Path, tmp_path: Path):
     assert "--dataroot and --scene belong together" in refused([found, "--dataroot", str(tmp_path)])
     assert "cannot be written" in refused([found, "--input", str(drive), "--out", str(drive / "metrics.json")])
     assert "expected 0 or more" in refused([found, "--tolerance-ms", "-1"])
+    assert "expected a number, got 'nan'" in refused([found, "--tolerance-ms", "nan"])
+    assert "name the bag that was played by --input" in refused([found])
+    assert "expected vision_msgs/msg/Detection3DArray, got" in refused([found, "--topic", topics.DETECTION_VELOCITIES])
     assert "'virtual_lidar' is not on /tf_static" in refused(
         [found, "--input", str(drive), "--ceiling", "student_tiny", "--bev-frame", "virtual_lidar"]
     )
