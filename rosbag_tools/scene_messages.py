@@ -12,6 +12,7 @@ from rosbags.interfaces import Qos
 from scipy.spatial.transform import Rotation
 
 from crkd_core.data.errors import DataError
+from crkd_core.data.images import check_complete
 from crkd_core.data.nuscenes import REFERENCE_CHANNEL, Annotation, NuScenesIndex, Sample, Scene, SensorRecord
 from crkd_core.data.radar_pcd import read_lidar_bin, read_radar_pcd
 from crkd_core.geometry.transforms import inverse
@@ -186,6 +187,7 @@ def _camera(messages: Messages, record: SensorRecord, name: str) -> Written:
         raise DataError(f"{record.path}: cannot be read: {error.strerror}") from None
     if not content.startswith((b"\xff\xd8\xff", b"\x89PNG")):
         raise DataError(f"{record.path}: not a JPEG or PNG file ({len(content)} bytes); copy the file again")
+    check_complete(content, str(record.path))
     width, height = record.image_size
     return [
         (

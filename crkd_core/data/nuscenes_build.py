@@ -52,6 +52,14 @@ def build_content(folder: Path) -> Content:
     Raises:
         DataError: a table is damaged, or a row refers to a row that another table does not have.
     """
+    try:
+        return _build(folder)
+    except DataError as error:
+        where = str(folder)
+        raise (error if str(error).startswith(where) else DataError(f"{where}: {error}")) from None
+
+
+def _build(folder: Path) -> Content:
     scene_rows = tables.read_table(folder, "scene", tables.SceneRow)
     logs = {row.token: row for row in tables.read_table(folder, "log", tables.LogRow)}
     scene_of = _positions(row.token for row in scene_rows)

@@ -145,7 +145,7 @@ def version_folder(root: Path, version: str) -> Path:
         DataError: no root, no such version (names those there are), or a table missing.
     """
     if not root.is_dir():
-        raise DataError(f"data root {root}: no such folder")
+        raise DataError(f"data root {root}: {'not a folder' if root.exists() else 'no such folder'}")
     folder = root / version
     if not folder.is_dir():
         found = sorted(p.name for p in root.iterdir() if (p / "sample.json").is_file())

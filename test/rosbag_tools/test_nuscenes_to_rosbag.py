@@ -218,6 +218,14 @@ def test_damaged_files_are_counted_and_left_out(tiny: Path, tmp_path: Path) -> N
     assert str(radar) in report.text()
 
 
+def test_half_a_jpeg_is_counted_as_damaged(tiny: Path, tmp_path: Path) -> None:
+    image = file_of(tiny, "CAM_FRONT", 5_000)
+    image.write_bytes(image.read_bytes()[:-2])
+    report, _ = converted(tiny, tmp_path / "bag")
+    assert report.channels["CAM_FRONT"].damaged == 1
+    assert f"{image}: truncated JPEG" in report.text()
+
+
 def test_key_frames_without_any_data_are_left_out(tiny: Path, tmp_path: Path) -> None:
     file_of(tiny, "RADAR_FRONT", 517_000).unlink()
     file_of(tiny, "CAM_FRONT", 505_000).unlink()
@@ -292,6 +300,7 @@ def test_command_line(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     ("change", "message"),
     [
         ({"--dataroot": "/nowhere"}, "data root /nowhere: no such folder"),
+        ({"--dataroot": "/dev/null"}, "data root /dev/null: not a folder"),
         ({"--version": "v9"}, "no version 'v9'; found v1.0-mini"),
         ({"--scene": "scene-9999"}, "no scene 'scene-9999'; expected one of scene-tiny"),
         ({"--out": "{tmp}"}, "exists already"),
