@@ -391,7 +391,9 @@ def load_parameters(
     found = _find_parameters(content)
     if len(found) != 1:
         raise ParameterError(f"{file}: expected one 'ros__parameters' mapping, found {len(found)}")
-    return from_values({**_flat(found[0]), **(overrides or {})}, source=str(file))
+    flat = _flat(found[0])
+    from_values(flat, source=str(file))  # a mistake in the file is told as such, whatever the overrides are
+    return from_values({**flat, **overrides}, source=f"{file} and overrides") if overrides else from_values(flat)
 
 
 def _find_parameters(content: Any) -> list[dict[str, Any]]:

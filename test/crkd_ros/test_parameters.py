@@ -133,3 +133,10 @@ def test_a_replay_waits_in_message_time_and_gives_no_sensor_up():
 def test_reference_says_what_makes_a_frame(reference: str, trigger: str | None, at_instant: bool):
     config = from_values({"reference": reference}).assembler(sweeps=6, replay=False)
     assert (config.trigger, config.at_instant) == (trigger, at_instant)
+
+
+def test_an_override_that_is_wrong_is_not_blamed_on_the_file(tmp_path: Path):
+    file = tmp_path / "p.yaml"
+    file.write_text("n: {ros__parameters: {score_threshold: 0.1}}\n")
+    with pytest.raises(ParameterError, match=r"p.yaml and overrides: parameter score_threshold: expected -1..1, got 7"):
+        load_parameters(file, {"score_threshold": 7.0})
