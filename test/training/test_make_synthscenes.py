@@ -29,6 +29,8 @@ def test_it_writes_the_drives_asked_for_and_says_where(tmp_path: Path):
         (["--seeds", "1", "1"], "scene names: expected 2 different ones"),
         (["--image-width", "10"], "--image-width: expected at least 64"),
         (["--out", "."], "exists already"),
+        (["--version", "../elsewhere"], "version: expected the name of a folder"),
+        (["--duration", "long"], "argument --duration: expected a number"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_two(tmp_path: Path, arguments: Any, message: str):

@@ -73,7 +73,7 @@ def write_nuscenes(
         SynthError: ``root`` exists, or the arguments do not fit together.
     """
     names = [f"scene-{drive.seed:04d}" for drive in drives] if scene_names is None else list(scene_names)
-    _check(root, drives, names, jobs, jpeg_quality)
+    _check(root, version, drives, names, jobs, jpeg_quality)
     with _complete_or_nothing(root) as partial:
         tables: Tables = {name: [] for name in TABLE_NAMES} | shared_rows(drives)
         tasks: list[tuple[_Source, list[Event]]] = []
@@ -93,9 +93,11 @@ def write_nuscenes(
 _Source = tuple[int, SynthConfig, float]
 
 
-def _check(root: Path, drives: Sequence[Drive], names: Sequence[str], jobs: int, quality: int) -> None:
+def _check(root: Path, version: str, drives: Sequence[Drive], names: Sequence[str], jobs: int, quality: int) -> None:
     if root.exists():
         raise SynthError(f"{root} exists already, not overwriting; remove it or name another folder")
+    if not version or version != Path(version).name or version in ("samples", "sweeps", "maps"):
+        raise SynthError(f"version: expected the name of a folder, such as v1.0-mini, got '{version}'")
     if not drives:
         raise SynthError("drives: expected at least one, got none")
     if len(names) != len(drives) or len(set(names)) != len(names):
