@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from crkd_core.cli import UserError, run
+from crkd_core.cli import ArgumentParser, UserError, finite, run
 from crkd_core.config import Recipe, load_recipe
 from crkd_core.data.frames import NuScenesFrames, channels_read
 from crkd_core.data.nuscenes import REFERENCE_CHANNEL, NuScenesIndex, load_index
@@ -44,7 +44,7 @@ from crkd_core.training.submission import ResultEntry, read_submission, write_su
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", nargs="?", type=Path, help="folder with model.safetensors and model.json")
     parser.add_argument("--results", type=Path, metavar="JSON", help="score this result file instead of a checkpoint")
     parser.add_argument("--dataroot", type=Path, required=True, help="data set in nuScenes format")
@@ -58,7 +58,7 @@ def arguments() -> argparse.Namespace:
     work = parser.add_argument_group("how to run a checkpoint")
     work.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     work.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="default: %(default)s")
-    work.add_argument("--score-threshold", type=float, help="weakest box kept (default: the recipe's)")
+    work.add_argument("--score-threshold", type=finite, help="weakest box kept (default: the recipe's)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write results.json and metrics.json there")
     parser.add_argument("--dry-run", action="store_true", help="say what would be scored, and stop")
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
@@ -70,9 +70,9 @@ def main() -> int:
     args = arguments()
     if (args.checkpoint is None) == (args.results is None):
         raise UserError("what to score: name either a checkpoint or --results JSON")
+    index = load_index(args.dataroot, args.version)  # tells clearly what is wrong with the tables, where something is
     devkit = load_devkit(args.dataroot, args.version)
     wanted = selection(devkit, args)
-    index = load_index(args.dataroot, args.version)
     detector = None
     flags = {"use_camera": True, "use_radar": True, "use_lidar": False}
     if args.results is not None:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import yaml
 
-from crkd_core.cli import UserError, run
+from crkd_core.cli import ArgumentParser, UserError, finite, run
 from crkd_core.config import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
 from crkd_core.data.dataset import FrameSource, TrainingSet
 from crkd_core.data.frames import NuScenesFrames, channels_read
@@ -36,7 +36,7 @@ PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="name of a shipped recipe, or the path of a .yaml file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument(
@@ -45,7 +45,9 @@ def arguments() -> argparse.Namespace:
     data = parser.add_argument_group("training data (nuScenes format, or simulated)")
     data.add_argument("--dataroot", type=Path, help="data set in nuScenes format")
     data.add_argument("--version", default="v1.0-trainval", help="its version folder (default: %(default)s)")
-    data.add_argument("--scenes", nargs="*", help="scene names (default: all complete samples)")
+    choice = data.add_mutually_exclusive_group()
+    choice.add_argument("--split", help="train, mini_train, or another split (default: all complete samples)")
+    choice.add_argument("--scenes", nargs="+", help="scene names")
     data.add_argument("--synthscenes", type=int, default=0, metavar="N", help="simulate N drives, seeds 0..N-1")
     data.add_argument(
         "--frames-per-drive", type=int, default=4, help="key frames of each simulated drive (default: %(default)s)"
@@ -63,8 +65,11 @@ def arguments() -> argparse.Namespace:
     work.add_argument("--seed", type=int, default=0)
     work.add_argument("--workers", type=int, default=2, help="data loading processes (default: %(default)s)")
     work.add_argument("--precision", choices=sorted(PRECISION), default="bf16" if torch.cuda.is_available() else "fp32")
+    work.add_argument(
+        "--pretrained", type=Path, metavar="FILE", help="ImageNet weights of the camera backbone (.pth, .safetensors)"
+    )
     work.add_argument("--resume", action="store_true", help="go on from <out>/last.ckpt")
-    work.add_argument("--max-minutes", type=float, default=0.0, help="stop after this time, resumable; 0: no limit")
+    work.add_argument("--max-minutes", type=finite, default=0.0, help="stop after this time, resumable; 0: no limit")
     work.add_argument("--half", action="store_true", help="store the checkpoint's kernels as float16")
     work.add_argument("--dry-run", action="store_true", help="print the resolved recipe and the data, train nothing")
     work.add_argument("--no-progress", action="store_true", help="no progress bars (logs of unattended runs)")
@@ -77,6 +82,11 @@ def main() -> int:
     recipe = changed(load_recipe(args.recipe), args.set)
     if bool(args.dataroot) == bool(args.synthscenes):
         raise UserError("training data: name either --dataroot DIR or --synthscenes N")
+    if args.synthscenes < 0 or args.frames_per_drive < 1 or args.workers < 0 or args.image_width < 64:
+        raise UserError(
+            "expected --synthscenes and --workers of 0 or more, --frames-per-drive of 1 or more, --image-width of 64 "
+            f"or more; got {args.synthscenes}, {args.workers}, {args.frames_per_drive}, {args.image_width}"
+        )
     if (args.out / RESUME_FILE).exists() and not args.resume:
         raise UserError(f"{args.out}: holds a run already; add --resume to go on, or choose another --out")
     if args.dry_run:
@@ -85,7 +95,10 @@ def main() -> int:
     print(f"{recipe.name}: {len(frames)} samples, {recipe.train.steps} steps of {recipe.train.batch_size}")
     if args.dry_run:
         return 0
-    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {args.out}: cannot be written: {error.strerror}") from None
     provenance = provenance_of(args)
     (args.out / "run.json").write_text(json.dumps({**provenance, "recipe": recipe_to_dict(recipe)}, indent=1))
     options = TrainingOptions(
@@ -96,6 +109,7 @@ def main() -> int:
         resume=args.resume,
         max_minutes=args.max_minutes,
         progress=not args.no_progress,
+        pretrained=args.pretrained,
     )
     started = time.time()
     model = train(recipe, TrainingSet(frames, recipe, seed=args.seed, augment=not args.no_augment), options)
@@ -120,23 +134,34 @@ def changed(recipe: Recipe, changes: list[str]) -> Recipe:
             section = section.get(name) if isinstance(section, dict) else None
         if not equals or not isinstance(section, dict) or key not in section:
             raise UserError(f"--set {change}: expected KEY=VALUE with a key of the recipe, such as train.steps=100")
-        section[key] = yaml.safe_load(text)
+        try:
+            section[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"--set {change}: the value is not readable as YAML") from None
     return recipe_from_dict(values, source="--set " + " ".join(changes)) if changes else recipe
 
 
-def nuscenes_frames(root: Path, version: str, scenes: list[str] | None, recipe: Recipe) -> NuScenesFrames:
-    """The samples of some scenes (None: all) with the key frames of every sensor that the recipe reads."""
+def nuscenes_frames(
+    root: Path, version: str, scenes: list[str] | None, recipe: Recipe, *, split: str | None = None
+) -> NuScenesFrames:
+    """The samples of some scenes, or of a split (None: all), with the key frames of every sensor the recipe reads."""
     index = load_index(root, version)
+    if split:
+        from crkd_core.training.ground_truth import scenes_of_split
+
+        scenes = scenes_of_split(root / version, split, [scene.name for scene in index.scenes])
     wanted = [index.scene(name) for name in scenes] if scenes else index.scenes
     complete = {sample.token for sample in index.complete_samples(channels_read(index, recipe))}
     samples = [sample for scene in wanted for sample in scene.samples if sample.token in complete]
+    if not samples:
+        raise UserError(f"{root}/{version}: no sample has all its files; {index.report()}")
     return NuScenesFrames(index, samples, radar_sweeps=recipe.radar_sweeps, lidar_sweeps=recipe.lidar_sweeps)
 
 
 def training_frames(args: argparse.Namespace, recipe: Recipe) -> FrameSource:
     """The samples to train on."""
     if args.dataroot:
-        return nuscenes_frames(args.dataroot, args.version, args.scenes, recipe)
+        return nuscenes_frames(args.dataroot, args.version, args.scenes, recipe, split=args.split)
     from crkd_core.data.simulated import prerendered, simulated_keys
 
     if recipe.model.radar is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from tqdm import tqdm
 
@@ -137,23 +138,37 @@ def tokens_of_split(devkit: Any, split: str) -> list[str]:
     Raises:
         GroundTruthError: unknown split, or no sample of it in the tables.
     """
-    from nuscenes.utils.splits import create_splits_scenes, get_scenes_of_custom_split, is_predefined_split
+    root = f"{devkit.dataroot}/{devkit.version}"
+    return tokens_of_scenes(devkit, scenes_of_split(root, split, [scene["name"] for scene in devkit.scene]))
 
-    if is_predefined_split(split_name=split):
-        names = create_splits_scenes().get(split, [])
-    else:
-        try:
-            names = get_scenes_of_custom_split(split_name=split, nusc=devkit)
-        except (AssertionError, KeyError, OSError, ValueError) as error:
-            raise GroundTruthError(
-                f"split '{split}': neither predefined nor listed in {devkit.dataroot}/{devkit.version}/splits.json "
-                f"({error!r})"
-            ) from None
-    present = {scene["name"] for scene in devkit.scene}
-    tokens = tokens_of_scenes(devkit, [name for name in names if name in present])
-    if not tokens:
-        raise GroundTruthError(f"split '{split}': none of its {len(names)} scenes is in {devkit.dataroot}")
-    return tokens
+
+def scenes_of_split(folder: Path | str, split: str, present: Collection[str]) -> list[str]:
+    """The names of a split's scenes.
+
+    Args:
+        folder: of the tables; its ``splits.json``, if there is one, names splits of one's own.
+        split: one of the official ones (``train``, ``val``, ``mini_val``, ...), or of ``splits.json``.
+        present: scenes of the data set; others are left out.
+
+    Raises:
+        GroundTruthError: unknown split, or none of its scenes is present.
+        MissingExtraError: nuscenes-devkit, which knows the official splits, is not installed.
+    """
+    require_devkit()
+    from nuscenes.utils.splits import create_splits_scenes
+
+    file = Path(folder) / "splits.json"
+    try:
+        own = msgspec.json.decode(file.read_bytes(), type=dict[str, list[str]]) if file.is_file() else {}
+    except (OSError, msgspec.DecodeError) as error:
+        raise GroundTruthError(f"{file}: {error}") from None
+    splits = {**own, **create_splits_scenes()}
+    if split not in splits:
+        raise GroundTruthError(f"split '{split}': unknown; expected one of {', '.join(splits)} ({file})")
+    names = [name for name in splits[split] if name in set(present)]
+    if not names:
+        raise GroundTruthError(f"split '{split}': none of its {len(splits[split])} scenes is in {folder}")
+    return names
 
 
 def truth_from_nuscenes(devkit: Any, tokens: Collection[str], *, progress: bool = False) -> dict[str, SampleTruth]:

@@ -42,7 +42,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path):
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: nuScenes root")
+    assert done.stderr.startswith("error: data root")
     assert len(done.stderr.splitlines()) == 1
 
 

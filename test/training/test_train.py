@@ -121,3 +121,22 @@ def test_an_unknown_scene_is_named_with_those_there(call: Call, recipe: Path, da
     data = ["--dataroot", dataroot, "--version", "v1.0-mini", "--scenes", "scene-9999"]
     with pytest.raises(UserError, match=f"no scene 'scene-9999'; expected one of {SCENE}"):
         call(recipe, *data, "--out", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "train.steps=[1"], "not readable as YAML"),
+        (["--frames-per-drive", "0"], "--frames-per-drive of 1 or more"),
+        (["--image-width", "1"], "--image-width of 64 or more"),
+        (["--max-minutes", "nan"], "expected a number"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_anything_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], message: str
+):
+    line = ["train.py", "student_tiny", "--synthscenes", "1", "--out", str(tmp_path / "run"), *words]
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(UserError, match=message):
+        script("train.py").main()
+    assert not (tmp_path / "run").exists()

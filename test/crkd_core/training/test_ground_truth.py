@@ -9,6 +9,7 @@ from crkd_core.training.ground_truth import (
     SampleTruth,
     TruthBox,
     load_devkit,
+    scenes_of_split,
     tokens_of_scenes,
     tokens_of_split,
     truth_from_nuscenes,
@@ -88,6 +89,17 @@ def test_ground_truth_of_a_real_root_is_the_devkits(nuscenes_root: Path):
         assert [b.attribute for b in ours] == [b.attribute_name for b in expected[token]]
         assert [b.num_points for b in ours] == [b.num_pts for b in expected[token]]
         np.testing.assert_array_equal([b.velocity for b in ours], [b.velocity for b in expected[token]])
+
+
+def test_a_split_is_cut_to_the_scenes_that_are_there(tmp_path: Path):
+    pytest.importorskip("nuscenes")
+    (tmp_path / "splits.json").write_text('{"mine": ["scene-a", "scene-b"]}')
+    assert scenes_of_split(tmp_path, "mine", ["scene-b", "scene-c"]) == ["scene-b"]
+    assert "scene-0916" in scenes_of_split(tmp_path, "val", ["scene-0916", "scene-0061"])
+    with pytest.raises(GroundTruthError, match="split 'yours': unknown; expected one of mine, train"):
+        scenes_of_split(tmp_path, "yours", ["scene-b"])
+    with pytest.raises(GroundTruthError, match="none of its 2 scenes"):
+        scenes_of_split(tmp_path, "mine", ["scene-c"])
 
 
 @pytest.mark.nuscenes
