@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from crkd_core.cli import UserError, run
+from crkd_core.cli import ArgumentParser, UserError, run
 from crkd_core.config import Recipe, load_recipe, recipe_folder
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.lidar_encoder import LidarEncoder, MissingSpconvError
@@ -35,7 +35,7 @@ PARTS = ("camera", "radar or LiDAR", "fuser", "decoder", "head")
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--describe", action="store_true", required=True, help="count parameters and FLOPs")
     parser.add_argument("--recipes", nargs="+", metavar="RECIPE", help="names or .yaml files (default: all shipped)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table as Markdown there")

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from crkd_core.cli import UserError, run
+from crkd_core.cli import ArgumentParser, UserError, run
 from crkd_core.config import load_recipe
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import load_checkpoint, save_checkpoint
@@ -25,7 +25,7 @@ from crkd_core.runtime.official import OfficialFile, Part, converted, read_offic
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="a .pth of the original, or with --export a checkpoint folder")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, metavar="FOLDER", help="checkpoint folder to write")
