@@ -39,7 +39,7 @@ from crkd_core.training.ground_truth import (
 )
 from crkd_core.training.metrics import Metrics
 from crkd_core.training.report import metrics_table
-from crkd_core.training.submission import ResultEntry, read_submission, write_submission
+from crkd_core.training.submission import ResultEntry, read_submission, used_sensors, write_submission
 
 
 def arguments() -> argparse.Namespace:
@@ -74,17 +74,15 @@ def main() -> int:
     devkit = load_devkit(args.dataroot, args.version)
     wanted = selection(devkit, args)
     detector = None
-    flags = {"use_camera": True, "use_radar": True, "use_lidar": False}
     if args.results is not None:
         meta, results = read_submission(args.results)
-        flags = {flag: bool(meta.get(flag, False)) for flag in flags}
+        flags = {flag: bool(meta.get(flag, False)) for flag in ("use_camera", "use_radar", "use_lidar")}
         tokens = [token for token in wanted if token in results]
     else:
         detector = Detector(
             args.checkpoint, device=args.device, precision=args.precision, score_threshold=args.score_threshold
         )
-        teacher = detector.recipe.model.lidar is not None
-        flags |= {"use_radar": not teacher, "use_lidar": teacher}
+        flags = used_sensors(detector.recipe)
         tokens = complete(index, wanted, detector.recipe)
         results = {}
     print(f"{len(tokens)} of {len(wanted)} samples of the selection can be scored")

@@ -183,22 +183,25 @@ def training_frames(args: argparse.Namespace, recipe: Recipe) -> FrameSource:
 
 def evaluated(args: argparse.Namespace, detector: Detector, recipe: Recipe) -> dict[str, Any] | None:
     """Detect on the evaluation scenes, write results.json, and score it where nuscenes-devkit is installed."""
+    from crkd_core.training.ceiling import ceiling
     from crkd_core.training.detect import detect_samples
     from crkd_core.training.evaluation import evaluate
     from crkd_core.training.ground_truth import MissingExtraError, load_devkit, truth_from_nuscenes
     from crkd_core.training.report import metrics_table
+    from crkd_core.training.submission import used_sensors, write_submission
 
     root = args.evaluate_root or args.dataroot
     frames = nuscenes_frames(root, args.version, args.evaluate_scenes, recipe)
     results = detect_samples(detector, frames, progress=not args.no_progress)
-    (args.out / "results.json").write_text(json.dumps(results))
+    if any(results.values()):  # the official format wants at least one box
+        write_submission(args.out / "results.json", results, tokens=list(results), **used_sensors(recipe))
     try:
         truth = truth_from_nuscenes(load_devkit(root, args.version), list(results))
     except MissingExtraError as error:
         print(f"not scored: {error}", file=sys.stderr)
         return None
     metrics = evaluate(results, truth)
-    print(metrics_table(metrics))
+    print(metrics_table(metrics, ceiling=ceiling(truth, recipe, frames[0].frame.T_base_from_bev)))
     return {"mAP": metrics.official.mAP, "NDS": metrics.official.NDS}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crkd_core.cli import UserError
+from crkd_core.config import Recipe
 from crkd_core.types import DETECTION_CLASSES, Detections
 
 ResultEntry = dict[str, Any]
@@ -51,6 +52,15 @@ _ATTRIBUTES: dict[str, tuple[str, str]] = {  # class -> (moving, still)
 
 class SubmissionError(UserError):
     """Results that the benchmark would not accept."""
+
+
+def used_sensors(recipe: Recipe) -> dict[str, bool]:
+    """The result file's flags of what a detector of this recipe reads."""
+    return {
+        "use_camera": True,
+        "use_radar": recipe.model.radar is not None,
+        "use_lidar": recipe.model.lidar is not None,
+    }
 
 
 def attribute_of(class_name: str, speed: float) -> str:

@@ -221,6 +221,14 @@ class DetectorNode(LifecycleNode):
         self.get_logger().warning(text)
 
     def _poll(self) -> None:
+        try:
+            self._look_at_deadlines()
+        except Exception:  # noqa: BLE001  # see _received
+            self._health.failure()
+            text = f"frames dropped: {traceback.format_exc()}"
+            self.get_logger().error(text, throttle_duration_sec=5.0)
+
+    def _look_at_deadlines(self) -> None:
         if self._pipeline is None or self._worker is None:
             return
         self._hand_over(self._pipeline.poll(self._now()))
@@ -326,7 +334,7 @@ def run(argv: list[str] | None = None) -> int:
     """The node until SIGINT or SIGTERM; returns the exit code.
 
     Raises:
-        UserError: a parameter or checkpoint that cannot be used (with ``autostart``).
+        UserError: ROS arguments, a parameter or a checkpoint (with ``autostart``) that cannot be used.
     """
     logging.basicConfig(level=logging.INFO)
     stopping = threading.Event()
@@ -335,7 +343,10 @@ def run(argv: list[str] | None = None) -> int:
         stopping.set()  # again and again: a second Ctrl-C must not interrupt the clean-up
 
     # Our own handlers: with rclpy's, a second SIGINT raises KeyboardInterrupt inside destroy_node().
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # RCLError: a parameter file that is not there or not readable, a malformed rule
+        raise cli.UserError(f"ROS arguments: {' '.join(str(error).split())}") from None
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     node: DetectorNode | None = None
