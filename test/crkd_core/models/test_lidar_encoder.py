@@ -98,7 +98,7 @@ def test_threads_do_not_change_the_sums() -> None:
         torch.set_num_threads(before)
     for more in found[1:]:
         for a, b in zip(found[0], more, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+            assert (a - b).abs().max() <= 1e-4 * a.abs().max()  # the values themselves are small
 
 
 WITHOUT_SPCONV = """
