@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -100,3 +102,15 @@ def test_an_error_nobody_foresaw_is_told_too(
     node = make(checkpoint=str(checkpoint))
     assert node.trigger_configure() == FAILURE
     assert node.problem == "RuntimeError: CUDA out of memory"
+
+
+def test_a_parameter_file_that_is_not_there_is_one_line_and_code_2(tmp_path: Path):
+    words = ["--ros-args", "--params-file", str(tmp_path / "nothing.yaml")]
+    done = subprocess.run(
+        [sys.executable, "-m", "crkd_ros.nodes.detector", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    told = done.stderr.splitlines()[-1]  # rcl logs a line of its own before
+    assert told.startswith("error: ROS arguments: ")
+    assert "nothing.yaml" in told
+    assert "Traceback" not in done.stderr
