@@ -1,6 +1,6 @@
 """Recipes: what a model is made of and how it is trained, as frozen, typed objects read from YAML.
 
-A recipe file may name one ``base:`` (another recipe of the same folder); it then only states what differs.
+A recipe file may name one ``base:`` (another recipe of its folder, or a shipped one) and then only states what differs.
 Unknown keys, wrong types and values outside the allowed set are errors that name the file, the path inside it,
 what was found and what is allowed.
 """
@@ -355,13 +355,14 @@ def _resolved(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not valid YAML: {error}") from None
+        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: expected a mapping at the top, got {type(values).__name__}")
     base = values.pop("base", None)
     if base is None:
         return values
-    inherited = _resolved(path.parent / f"{base}.yaml", (*seen, path))
+    beside = path.parent / f"{base}.yaml"
+    inherited = _resolved(beside if beside.is_file() else recipe_folder() / f"{base}.yaml", (*seen, path))
     inherited.pop("name", None)
     return _merged(inherited, values)
 

@@ -369,6 +369,8 @@ def demo(argv: Sequence[str] | None = None) -> int:
     score([str(detections), "--input", str(bag), "--out", str(metrics)])
     if not args.real_time:
         print(LOSSLESS_NOTE)
+    if args.dataroot is not None and "synthscenes" in checkpoint.provenance:
+        print("these weights were trained on simulated drives only: real scores need weights trained on real data")
     print(_summary(args, bag, steps.seconds))
     return 0
 

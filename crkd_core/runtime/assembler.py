@@ -174,7 +174,7 @@ class FrameAssembler:
             self._reported_jump = None  # told on the clock that jumped: a loop's second jump is not the first again
             self._notice(0, now)
         self._now = now
-        if self._started is None:
+        if self._started is None and now > 0:  # a simulated clock says 0 until its first message
             self._started = now
 
     def _heal(self, track: AnyTrack, stamp: int, now: int) -> bool:

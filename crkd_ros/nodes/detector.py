@@ -37,7 +37,7 @@ from crkd_core.runtime.detector import Detector
 from crkd_core.types import DETECTION_CLASSES, CameraImage, SensorFrame
 from crkd_ros.answers import OUTPUT_TYPES, Answer, answer, make_detector, report_message
 from crkd_ros.conversions import detection_messages, marker_array, message_class, ros_messages
-from crkd_ros.diagnostics import Health, Status
+from crkd_ros.diagnostics import Health, Level, Status
 from crkd_ros.nodes.declare import check_changes, declared_parameters
 from crkd_ros.nodes.worker import Worker
 from crkd_ros.parameters import DetectorParameters
@@ -78,6 +78,7 @@ class DetectorNode(LifecycleNode):
         self._diagnostics: Any = None
         self._active: list[tuple[str, Any]] = []  # subscriptions and timers of the active state
         self._last_input = time.monotonic()
+        self._level = Level.OK
 
     # ------------------------------------------------------------------------------------------------- transitions
 
@@ -297,6 +298,11 @@ class DetectorNode(LifecycleNode):
             return
         self._health.dropped = self._worker.dropped
         status = self._health.status(self._pipeline, self._now(), listening=self._listening())
+        if status.level != self._level:
+            # Whoever only watches the terminal learns of a change, once.
+            self._level = status.level
+            log = self.get_logger()
+            {Level.OK: log.info, Level.WARN: log.warning}.get(status.level, log.error)(status.message)
         self._diagnostics.publish(self._diagnostic_array(status))
 
     def _diagnostic_array(self, status: Status) -> DiagnosticArray:

@@ -141,6 +141,20 @@ def test_unknown_recipe_lists_the_known_ones():
         load_recipe("student_r51")
 
 
+def test_a_recipe_anywhere_may_vary_a_shipped_one(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text("base: student_tiny\ndescription: mine\ntrain: {steps: 7}\n")
+    mine, shipped = load_recipe(tmp_path / "mine.yaml"), load_recipe("student_tiny")
+    assert (mine.name, mine.train.steps) == ("mine", 7)
+    assert mine.model == shipped.model
+
+
+def test_broken_yaml_is_one_line(tmp_path: Path):
+    (tmp_path / "broken.yaml").write_text("image: [1, 2\nbev: {")
+    with pytest.raises(RecipeError, match=r"broken\.yaml: not valid YAML") as caught:
+        load_recipe(tmp_path / "broken.yaml")
+    assert "\n" not in str(caught.value)
+
+
 def test_bases_in_a_circle_are_refused(tmp_path: Path):
     (tmp_path / "a.yaml").write_text("base: b\n")
     (tmp_path / "b.yaml").write_text("base: a\n")

@@ -203,6 +203,14 @@ def test_without_any_pose_the_frame_is_stale_and_empty():
     assert frame.reasons == ("pose: unknown at the reference stamp",)
 
 
+def test_a_simulated_clock_that_has_not_begun_is_no_silence():
+    a = assembler(stale_after=500 * MS)
+    assert a.poll(0) == []
+    assert a.poll(T0) == []
+    [frame] = a.poll(T0 + 600 * MS)
+    assert frame.reasons[0].endswith("for 0.6 s")
+
+
 def test_without_calibration_the_reason_names_sensor_and_cause():
     a = assembler(FakeRig(cameras_known=False))
     a.radar("RADAR", at(0), POINTS, 0)
