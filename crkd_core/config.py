@@ -227,6 +227,8 @@ class TrainConfig(_Section, frozen=True, kw_only=True):
     """Samples per process and step."""
     learning_rate: Positive = 2e-4
     final_learning_rate_ratio: Fraction = 1e-3
+    cosine_interval: Count = 1
+    """Steps between two values of the cosine (the original: the steps of an epoch)."""
     warmup_steps: Annotated[int, msgspec.Meta(ge=0)] = 500
     warmup_ratio: Fraction = 1 / 3
     camera_backbone_learning_rate_ratio: Positive = 1.0

@@ -41,7 +41,7 @@ def _by_decay(named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
     """Factor on the learning rate at step ``step`` (from 0): linear warm-up times a cosine over all steps."""
     low = config.final_learning_rate_ratio
-    progress = min(step / max(1, config.steps), 1.0)
+    progress = min(step // config.cosine_interval * config.cosine_interval / config.steps, 1.0)
     cosine = low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
     if step >= config.warmup_steps:
         return cosine

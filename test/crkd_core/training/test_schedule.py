@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -28,6 +30,17 @@ def test_cosine_is_half_way_in_the_middle_and_ends_at_its_ratio() -> None:
     assert learning_rate_factor(1500, CONFIG) == pytest.approx(1e-3)
     quarter = 1e-3 + 0.999 * 0.5 * (1 + math.cos(math.pi / 4))
     assert learning_rate_factor(250, CONFIG) == pytest.approx(quarter)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", ["student_r50", "distill_r50", "distill_swint"])
+def test_the_originals_schedule(golden_dir: Path, name: str) -> None:
+    schedule = json.loads((golden_dir / "lr_schedule.json").read_text())[name]
+    rows, epoch = schedule["rows_epoch_iter_lr"], schedule["iters_per_epoch"]
+    peak = max(lr for _, _, lr in rows)
+    config = TrainConfig(steps=20 * epoch, batch_size=1, learning_rate=peak, cosine_interval=epoch)
+    for _, step, expected in rows:
+        assert peak * learning_rate_factor(step, config) == pytest.approx(expected, rel=1e-6)
 
 
 def test_only_relative_position_biases_are_free_of_weight_decay() -> None:
