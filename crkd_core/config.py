@@ -71,6 +71,9 @@ class BevAugmentConfig(_Section, frozen=True, kw_only=True):
     """Standard deviation per axis, m."""
     flip_x: bool = True
     flip_y: bool = True
+    radar_velocity: Literal["corrected", "released"] = "corrected"
+    """Which radar features turn and scale with the scene. ``corrected``: vx_comp and vy_comp. ``released``: rcs and
+    vx_comp, as the released weights were trained (quirk Q11); it makes no difference at test time."""
 
     def __post_init__(self) -> None:
         _check_ascending("scale", self.scale)

@@ -11,7 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from crkd_core.config import BevConfig, Recipe
-from crkd_core.data.augment import BevAugment, augmented_boxes, augmented_points, augmented_radar, draw_bev_augment
+from crkd_core.data.augment import (
+    RELEASED_VELOCITY_FEATURES,
+    VELOCITY_FEATURES,
+    BevAugment,
+    augmented_boxes,
+    augmented_points,
+    augmented_radar,
+    draw_bev_augment,
+)
 from crkd_core.data.images import network_image
 from crkd_core.data.lidar import inside, lidar_points
 from crkd_core.data.radar import RADAR_FEATURES, ordered, radar_features, within_range
@@ -140,7 +148,9 @@ def _encode(
         return network_image(cameras[i], recipe.image, name=names[i], rng=rngs[i])
 
     images = list((pool.map if pool is not None else map)(prepared, range(len(names))))
-    radar = augmented_radar(radar_features(frame, sweeps=recipe.radar_sweeps), augment)
+    released = recipe.bev_augment.radar_velocity == "released"
+    velocity = RELEASED_VELOCITY_FEATURES if released else VELOCITY_FEATURES
+    radar = augmented_radar(radar_features(frame, sweeps=recipe.radar_sweeps), augment, velocity=velocity)
     radar = radar[within_range(radar, recipe.bev.x_range, recipe.bev.y_range)]
     lidar = _lidar(frame, recipe, augment, rng)
     return NetworkInput(

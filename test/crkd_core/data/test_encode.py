@@ -169,6 +169,21 @@ class TestTraining:
         boxes, _ = training_boxes(replace(sample, boxes=unknown), load_recipe("student_r50").bev, BevAugment())
         np.testing.assert_array_equal(boxes.velocities, [[0, 0]])
 
+    def test_released_radar_augmentation_is_a_recipe_option(self, recipe: Recipe):
+        # Scaling alone tells them apart: the released code scales rcs and vx_comp, and leaves vy_comp as it is.
+        frame = sensor_frame(("CAM_FRONT",))
+        points = np.ones(1, dtype=RADAR_DTYPE)
+        frame = replace(frame, radars={"RADAR_FRONT": [replace(frame.radars["RADAR_FRONT"][0], points=points)]})
+        at = [FEATURE_INDEX[name] for name in ("rcs", "vx_comp", "vy_comp")]
+        plain = encode(frame, recipe).radar[0, at]
+        for kind, factors in (("corrected", (1.0, 2.0, 2.0)), ("released", (2.0, 2.0, 1.0))):
+            config = BevAugmentConfig(
+                scale=(2.0, 2.0), translation_std=0.0, flip_x=False, flip_y=False, radar_velocity=kind
+            )
+            changed = msgspec.structs.replace(recipe, bev_augment=config)
+            found = encode(frame, changed, rng=np.random.default_rng(0)).radar[0, at]
+            np.testing.assert_allclose(found, plain * torch.tensor(factors), atol=1e-5)
+
     def test_frame_without_boxes(self, recipe: Recipe):
         training = encode_training(annotated(np.zeros((0, 3))), recipe, np.random.default_rng(0))
         assert training.boxes.shape == (0, 9)
