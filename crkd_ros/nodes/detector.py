@@ -35,9 +35,9 @@ from crkd_core import cli
 from crkd_core.runtime.assembler import AssembledFrame, FrameState
 from crkd_core.runtime.detector import Detector
 from crkd_core.types import DETECTION_CLASSES, CameraImage, SensorFrame
-from crkd_ros.answers import OUTPUT_TYPES, Answer, answer, make_detector, report_message
+from crkd_ros.answers import OUTPUT_TYPES, Answer, FrameReport, answer, make_detector, report_message
 from crkd_ros.conversions import detection_messages, marker_array, message_class, ros_messages
-from crkd_ros.diagnostics import Health, Level, Status
+from crkd_ros.diagnostics import Health, Status
 from crkd_ros.nodes.declare import check_changes, declared_parameters
 from crkd_ros.nodes.worker import Worker
 from crkd_ros.parameters import DetectorParameters
@@ -78,7 +78,7 @@ class DetectorNode(LifecycleNode):
         self._diagnostics: Any = None
         self._active: list[tuple[str, Any]] = []  # subscriptions and timers of the active state
         self._last_input = time.monotonic()
-        self._level = Level.OK
+        self._state = FrameState.NOMINAL.value  # of the newest answer
 
     # ------------------------------------------------------------------------------------------------- transitions
 
@@ -274,6 +274,18 @@ class DetectorNode(LifecycleNode):
         self._publish(Answer(found.detections, report))
         latency = stages["assemble"] + 1e3 * (time.perf_counter() - job.handed_over)
         self._health.answered(report, latency_ms=latency)
+        self._tell_changes(report)
+
+    def _tell_changes(self, report: FrameReport) -> None:
+        """Whoever only watches the terminal learns when the state changes."""
+        if report.state == self._state:
+            return
+        self._state = report.state
+        if report.state == FrameState.NOMINAL.value:
+            self.get_logger().info("NOMINAL: every sensor is back", throttle_duration_sec=5.0)
+        else:
+            text = f"{report.state}: {'; '.join(report.reasons)}"
+            self.get_logger().warning(text, throttle_duration_sec=5.0)
 
     def _publish(self, found: Answer) -> None:
         messages = ros_messages()
@@ -298,11 +310,6 @@ class DetectorNode(LifecycleNode):
             return
         self._health.dropped = self._worker.dropped
         status = self._health.status(self._pipeline, self._now(), listening=self._listening())
-        if status.level != self._level:
-            # Whoever only watches the terminal learns of a change, once.
-            self._level = status.level
-            log = self.get_logger()
-            {Level.OK: log.info, Level.WARN: log.warning}.get(status.level, log.error)(status.message)
         self._diagnostics.publish(self._diagnostic_array(status))
 
     def _diagnostic_array(self, status: Status) -> DiagnosticArray:

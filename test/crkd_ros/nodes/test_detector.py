@@ -184,6 +184,7 @@ def test_without_a_camera_the_node_says_stale_and_a_second_signal_does_no_harm(
         os.kill(node._process.pid, signal.SIGINT)
     assert node.stop() == 0
     assert "Traceback" not in node.text()
+    assert node.text().count("STALE: no image from CAM_FRONT for ") == 1  # a change of state is told once
 
 
 @pytest.mark.parametrize(
