@@ -70,7 +70,8 @@ def results(bag: Path) -> dict[int, tuple[Detections, FrameReport]]:
             stamp = report_of(m.message).stamp if m.topic == MANIFEST else detections_of_stamp(m.message)
             by_topic[m.topic][stamp] = m.message
     boxes, velocities, reports = (by_topic[name] for name in OUTPUTS)
-    return {s: (detections_of(boxes[s], velocities[s]), report_of(reports[s])) for s in sorted(boxes)}
+    whole = boxes.keys() & velocities.keys() & reports.keys()  # a recording may begin or end within an answer
+    return {s: (detections_of(boxes[s], velocities[s]), report_of(reports[s])) for s in sorted(whole)}
 
 
 def detections_of_stamp(message: Any) -> int:
