@@ -70,7 +70,10 @@ def results(bag: Path) -> dict[int, tuple[Detections, FrameReport]]:
             stamp = report_of(m.message).stamp if m.topic == MANIFEST else detections_of_stamp(m.message)
             by_topic[m.topic][stamp] = m.message
     boxes, velocities, reports = (by_topic[name] for name in OUTPUTS)
-    whole = boxes.keys() & velocities.keys() & reports.keys()  # a recording may begin or end within an answer
+    whole = boxes.keys() & velocities.keys() & reports.keys()
+    # A recording may begin or end within an answer; between these every answer is whole.
+    for stamp in (boxes.keys() | velocities.keys() | reports.keys()) - whole:
+        assert not min(whole, default=stamp) < stamp < max(whole, default=stamp)
     return {s: (detections_of(boxes[s], velocities[s]), report_of(reports[s])) for s in sorted(whole)}
 
 
