@@ -8,10 +8,11 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from crkd_core.data.synthscenes.conditions import ConditionShares
 from crkd_core.geometry.transforms import transform, yaw_rotation
 from crkd_core.types import FloatArray
 
-SIMULATOR_VERSION = 1
+SIMULATOR_VERSION = 2
 """Raised whenever the same seed and configuration would give other data."""
 
 
@@ -91,6 +92,8 @@ class SynthConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Share of LiDAR rays that come back with nothing."""
     density: float = 1.0
     """Scales how many moving actors are placed."""
+    conditions: ConditionShares = ConditionShares()
+    """How light and weather of a drive are drawn."""
 
     def config_hash(self) -> str:
         """16 hex digits that change with any field."""

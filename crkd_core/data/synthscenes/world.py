@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crkd_core.cli import UserError
+from crkd_core.data.synthscenes.conditions import Conditions, draw_conditions
 from crkd_core.data.synthscenes.config import SynthConfig
 from crkd_core.data.synthscenes.frontage import populate_frontage
 from crkd_core.data.synthscenes.ground import Ground, build_ground, crosswalk
@@ -101,6 +102,7 @@ class Drive:
     Attributes:
         seed, config, duration_s: what it was made of.
         start_ns: stamp of its beginning (unix time, a multiple of 1000).
+        conditions: light and weather.
         road, layout, profiles, light: what it runs on.
         actors: the actors; their motion is ``states``.
         blocks: the scenery.
@@ -113,6 +115,7 @@ class Drive:
     config: SynthConfig
     duration_s: float
     start_ns: int
+    conditions: Conditions
     road: Road
     layout: Layout
     profiles: Profiles
@@ -258,6 +261,7 @@ def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float =
     road = make_road(rng, -150.0, travelled + 150.0)
     crossing_s = float(rng.uniform(9, 16)) if crossing else None
     light = _make_light(rng)
+    conditions = draw_conditions(np.random.default_rng([config.version, seed, 1]), config.conditions)
     for _ in range(_ATTEMPTS):
         cast = _populated(rng, layout, profiles, travelled, duration_s, config.density, crossing_s)
         drive = _without_overlaps(
@@ -266,6 +270,7 @@ def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float =
                 config=config,
                 duration_s=float(duration_s),
                 start_ns=(1_600_000_000 + 1000 * seed) * 1_000_000_000,
+                conditions=conditions,
                 road=road,
                 layout=layout,
                 profiles=profiles,
