@@ -1,0 +1,117 @@
+"""What the network is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from crkd_core.config.section import Count, Fraction, NonNegative, Positive, Section
+
+
+class CameraConfig(Section, frozen=True, kw_only=True):
+    """Camera branch: image backbone, neck to stride 8, lift-splat view transform."""
+
+    backbone: Literal["resnet50", "resnet18", "swin_t"]
+    backbone_width: Count = 64
+    """Channels of the ResNet stem; every stage scales with it."""
+    neck: Literal["second_fpn", "generalized_lss_fpn"]
+    neck_channels: Count
+    """second_fpn: channels of EACH of its four branches (concatenated); generalized_lss_fpn: output channels."""
+    view_transform: Literal["lss", "depth_lss"] = "lss"
+    depth: tuple[float, float, float] = (1.0, 60.0, 1.0)
+    """Depth bins: first, end (exclusive), step, m."""
+    channels: Count = 80
+    """Channels of the camera BEV map."""
+
+    def __post_init__(self) -> None:
+        first, end, step = self.depth
+        if not (0 < first < end and 0 < step <= end - first):
+            raise ValueError(f"depth: expected 0 < first < end and a step of at most end - first, got {self.depth}")
+
+
+class RadarConfig(Section, frozen=True, kw_only=True):
+    """Radar branch: pillars of the BEV grid, per-point MLP, maximum, scatter, optional calibration block."""
+
+    sweeps: Count = 6
+    max_points_per_pillar: Count = 20
+    max_pillars: tuple[Count, Count] = (30000, 60000)
+    """Training, inference."""
+    channels: Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)] = (256, 256, 256, 256)
+    calibration: bool = False
+    """Three dilated convolutions on the radar map (CRKD's student) and an activation head for its distillation loss."""
+
+
+class LidarConfig(Section, frozen=True, kw_only=True):
+    """LiDAR branch of a teacher: voxels, mean of their points, sparse convolutions (needs spconv)."""
+
+    sweeps: Annotated[int, msgspec.Meta(ge=0)] = 9
+    """Earlier sweeps added to the key frame: the newest ones."""
+    random_sweeps: bool = False
+    """In training, a random choice among one sweep more than ``sweeps`` (the released code: 9 of 10, also at test time,
+    quirk Q15; here a test is always deterministic)."""
+    voxel: tuple[Positive, Positive, Positive] = (0.075, 0.075, 0.2)
+    """Edges of a voxel along x, y, z, m; eight along x and y make a cell of the BEV grid."""
+    max_points_per_voxel: Count = 10
+    max_voxels: tuple[Count, Count] = (120000, 160000)
+    """Per sample: training, inference."""
+    channels: tuple[Count, Count, Count, Count] = (16, 32, 64, 128)
+    """Channels of the four stages."""
+    out_channels: Count = 128
+    """Channels of each of the layers along z that remain in the end; the map has as many times that."""
+
+
+class FuserConfig(Section, frozen=True, kw_only=True):
+    """Fusion of the camera map with the radar (or LiDAR) map."""
+
+    type: Literal["gated", "conv"] = "gated"
+    channels: Count = 256
+
+
+class DecoderConfig(Section, frozen=True, kw_only=True):
+    """BEV decoder: three residual stages at strides 2, 4, 4, then an FPN back to full resolution."""
+
+    channels: tuple[Count, Count, Count] = (128, 256, 512)
+    blocks: tuple[Count, Count, Count] = (2, 2, 2)
+    out_channels: Count = 256
+
+
+class HeadConfig(Section, frozen=True, kw_only=True):
+    """CenterHead: one heat map per class, six tasks, and how boxes are read from them."""
+
+    channels: Count = 64
+    heatmap_bias: float | None = None
+    """Initial bias of the heat-map outputs; None: the layer's default, as in the released code (quirk Q9)."""
+    min_radius: Annotated[int, msgspec.Meta(ge=0)] = 2
+    """Least radius of a target Gaussian, cells."""
+    gaussian_overlap: Fraction = 0.1
+    max_boxes: Count = 500
+    """Target slots per task and sample, and heat-map peaks read per class."""
+    score_threshold: Fraction = 0.1
+    post_max_boxes: Count = 83
+    """Boxes kept per task after non-maximum suppression."""
+    velocity_code_weight: NonNegative = 1.0
+    """Weight of velocity in the box loss (the original's teacher: 0.2)."""
+    detection_range: Positive = 61.2
+    """Boxes whose centre lies beyond +- this in x or y are dropped, m."""
+
+
+class ModelConfig(Section, frozen=True, kw_only=True):
+    """The network: cameras, and either radars (what a vehicle runs) or a LiDAR (a teacher)."""
+
+    camera: CameraConfig
+    radar: RadarConfig | None = None
+    lidar: LidarConfig | None = None
+    fuser: FuserConfig = FuserConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    head: HeadConfig = HeadConfig()
+
+    def __post_init__(self) -> None:
+        if (self.radar is None) == (self.lidar is None):
+            found = "neither" if self.radar is None else "both"
+            raise ValueError(f"expected either radar or lidar beside camera, got {found}; set the other one to null")
+        if self.camera.view_transform == "depth_lss" and self.lidar is None:
+            raise ValueError(
+                "camera.view_transform: 'depth_lss' needs LiDAR points, which a camera + radar detector does not read; "
+                "set view_transform: lss"
+            )

@@ -1,0 +1,78 @@
+"""One row of the results table: every section of a recipe, and how they fit together."""
+
+from __future__ import annotations
+
+from crkd_core.config.data import BevAugmentConfig, BevConfig, ImageConfig
+from crkd_core.config.distillation import DistillationConfig
+from crkd_core.config.model import ModelConfig, RadarConfig
+from crkd_core.config.section import RecipeError, Section
+from crkd_core.config.train import TrainConfig
+
+
+class Recipe(Section, frozen=True, kw_only=True):
+    """One row of the results table."""
+
+    name: str
+    description: str
+    image: ImageConfig
+    bev: BevConfig
+    model: ModelConfig
+    train: TrainConfig
+    bev_augment: BevAugmentConfig = BevAugmentConfig()
+    distillation: DistillationConfig | None = None
+    """How ``training/distill.py`` teaches it; None: it learns from annotations alone."""
+
+    def __post_init__(self) -> None:
+        if any(side % 32 for side in self.image.size):
+            raise ValueError(f"image.size: expected multiples of 32 (the backbone's stride), got {self.image.size}")
+        self._check_distillation()
+        if self.model.lidar is not None:
+            self._check_voxels(self.model.lidar.voxel)
+
+    def _check_distillation(self) -> None:
+        if self.distillation is None:
+            return
+        if self.model.radar is None:
+            raise ValueError("distillation: expected a student with a radar branch; set distillation: null")
+        if self.distillation.radar.weight > 0 and not self.model.radar.calibration:
+            raise ValueError(
+                "distillation.radar.weight: needs the radar calibration block, on whose activation it works; set "
+                "model.radar.calibration: true, or the weight to 0"
+            )
+
+    def _check_voxels(self, voxel: tuple[float, float, float]) -> None:
+        if any(abs(8 * edge - self.bev.cell) > 1e-6 for edge in voxel[:2]):
+            raise ValueError(
+                f"model.lidar.voxel: expected x and y edges of an eighth of bev.cell ({self.bev.cell / 8}), got {voxel}"
+            )
+        layers = (self.bev.z_range[1] - self.bev.z_range[0]) / voxel[2]
+        if abs(layers - round(layers)) > 1e-6 or round(layers) < 24:
+            raise ValueError(
+                f"model.lidar.voxel: expected a z edge that divides bev.z_range {self.bev.z_range} into at least 24 "
+                f"layers, got {voxel[2]}"
+            )
+
+    @property
+    def live_radar(self) -> RadarConfig:
+        """The radar branch, for what feeds the model from cameras and radars only.
+
+        Raises:
+            RecipeError: the recipe is a teacher's.
+        """
+        if self.model.radar is None:
+            raise RecipeError(
+                f"recipe '{self.name}': a teacher, which reads LiDAR points; here are cameras and radars only: "
+                "use a checkpoint of a student, baseline or crkd recipe"
+            )
+        return self.model.radar
+
+    @property
+    def radar_sweeps(self) -> int:
+        """Sweeps per radar that a frame should hold; 0 for a teacher."""
+        return 0 if self.model.radar is None else self.model.radar.sweeps
+
+    @property
+    def lidar_sweeps(self) -> int:
+        """Sweeps of the LiDAR that a frame should hold, the key frame among them; 0 without a LiDAR branch."""
+        lidar = self.model.lidar
+        return 0 if lidar is None else 1 + lidar.sweeps + lidar.random_sweeps

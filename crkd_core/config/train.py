@@ -1,0 +1,30 @@
+"""How the network is optimised."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from crkd_core.config.section import Count, Fraction, NonNegative, Positive, Section
+
+
+class TrainConfig(Section, frozen=True, kw_only=True):
+    """Optimisation."""
+
+    steps: Count
+    batch_size: Count
+    """Samples per process and step."""
+    learning_rate: Positive = 2e-4
+    final_learning_rate_ratio: Fraction = 1e-3
+    cosine_interval: Count = 1
+    """Steps between two values of the cosine (the original: the steps of an epoch)."""
+    warmup_steps: Annotated[int, msgspec.Meta(ge=0)] = 500
+    warmup_ratio: Fraction = 1 / 3
+    camera_backbone_learning_rate_ratio: Positive = 1.0
+    """Factor on the learning rate of the camera backbone (the original's teacher: 0.1)."""
+    weight_decay: NonNegative = 0.01
+    gradient_clip: Positive = 35.0
+    """L2 norm."""
+    ema_decay: Fraction = 0.0
+    """Decay of the exponential moving average of the weights that is evaluated and saved; 0: the raw weights."""
