@@ -211,7 +211,7 @@ class NuScenesIndex:
 
     def channels(self, scene: Scene | Sample) -> tuple[str, ...]:
         """The sensors of a scene, sorted by name."""
-        return tuple(sorted(self._columns(scene).tracks))
+        return tuple(sorted(self.columns(scene).tracks))
 
     def records(self, scene: Scene, channel: str) -> list[SensorRecord]:
         """All records of one sensor in a scene, key frames and the sweeps between them, oldest first."""
@@ -232,9 +232,13 @@ class NuScenesIndex:
             return []
         return [self._record(sample.scene_index, channel, r) for r in range(row, max(-1, row - count), -1)]
 
+    def columns(self, scene: Scene | Sample) -> SceneColumns:
+        """What the index keeps of a scene: records and annotations as arrays, none of which is copied."""
+        return self._content.scenes[scene.index if isinstance(scene, Scene) else scene.scene_index]
+
     def annotations(self, sample: Sample) -> list[Annotation]:
         """All annotations of a sample, of every category."""
-        columns = self._columns(sample).annotations
+        columns = self.columns(sample).annotations
         return [self._annotation(sample, i) for i in range(*sample.columns.annotations)] if len(columns.tokens) else []
 
     def complete_samples(self, channels: Collection[str] | None = None) -> list[Sample]:
@@ -276,9 +280,6 @@ class NuScenesIndex:
                 total += [(here & key).sum(), key.sum(), (here & ~key).sum(), (~key).sum()]
         return {name: (int(c[0]), int(c[1]), int(c[2]), int(c[3])) for name, c in sorted(counts.items())}
 
-    def _columns(self, scene: Scene | Sample) -> SceneColumns:
-        return self._content.scenes[scene.index if isinstance(scene, Scene) else scene.scene_index]
-
     def _track(self, scene: int, channel: str) -> Track:
         tracks = self._content.scenes[scene].tracks
         if channel not in tracks:
@@ -305,7 +306,7 @@ class NuScenesIndex:
         return row is not None and bool(self._present[sample.scene_index][channel][row])
 
     def _annotation(self, sample: Sample, row: int) -> Annotation:
-        columns, content = self._columns(sample).annotations, self._content
+        columns, content = self.columns(sample).annotations, self._content
         label, visibility = int(columns.labels[row]), int(columns.visibilities[row])
         bits = int(columns.attributes[row])
         return Annotation(
