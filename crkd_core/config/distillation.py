@@ -79,6 +79,9 @@ class DistillationConfig(Section, frozen=True, kw_only=True):
     features: FeatureDistillation = FeatureDistillation()
     relation: RelationDistillation = RelationDistillation()
     response: ResponseDistillation = ResponseDistillation()
+    batch_division: Behaviour = "corrected"
+    """``released``: MSFD and RelD, means already, are divided by the batch size once more (quirk Q19). ``corrected``:
+    by 2, the original's batch size, so that the weights above mean the same at any batch."""
     teacher_statistics: Behaviour = "corrected"
     """``corrected``: the teacher is in eval mode. ``released``: in train mode, so that its normalisation uses the
     batch and its drop-path is active (quirk Q8)."""

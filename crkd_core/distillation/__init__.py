@@ -1,4 +1,5 @@
-"""The four losses of CRKD over the shared bird's-eye view, each a small module; as the released code computes them.
+"""The four losses of CRKD over the shared bird's-eye view, and the distiller that composes them.
 
-Teacher maps are constants: callers compute them without gradient.
+Each loss is a small module and computes as the released code does or as it was meant, see
+``crkd_core.config.DistillationConfig``. Teacher maps are constants: callers compute them without gradient.
 """

@@ -1,4 +1,10 @@
-"""MSFD, mask-scaling feature distillation: the student's maps equal the teacher's where objects are."""
+"""MSFD, mask-scaling feature distillation: the student's maps equal the teacher's where objects are.
+
+    L = weight * sum over masked cells of (mean over channels of (s - t)^2 / 2) / number of masked cells / 2
+
+The mask holds the cells of all boxes, which grow with range and speed: a far or moving object is located less surely.
+The last 2 is the original's batch size; the released code divides by whatever the batch is, see ``batch_divisor``.
+"""
 
 from __future__ import annotations
 
@@ -7,37 +13,59 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from crkd_core.config import FeatureDistillation
 from crkd_core.geometry.grid import BevGrid
 
-NEAR, FAR = 20.0, 30.0
-"""Ranges beyond which a box grows by a quarter and by half of its size, m."""
-SLOW, FAST = 0.3, 0.8
-"""Speeds beyond which it grows by as much again, m/s."""
-GROWTH = (0.5, 4.0)
-"""Least and greatest growth, m."""
 
-
-def scaled_boxes(boxes: Tensor) -> Tensor:
-    """Boxes whose width and length grow with range and speed, as the released code does it.
-
-    Width goes with vx and length with vy, although these are axes of the BEV frame and those of the box (quirk Q7).
+def object_mask(boxes: Sequence[Tensor], grid: BevGrid, config: FeatureDistillation) -> Tensor:
+    """(B, nx, ny) bool: the cells of any grown box of each sample; no loop over boxes or cells.
 
     Args:
-        boxes: (n, 9) float32: x, y, z, w, l, h, r, vx, vy (``types.Boxes3D.to_mmdet3d``).
+        boxes: per sample (n, 9) float32: x, y, z, w, l, h, r, vx, vy (``types.Boxes3D.to_mmdet3d``); n may be 0.
+        grid: of the maps.
+        config: how boxes grow, and which of their cells count.
     """
-    sizes, speeds = boxes[:, 3:5], boxes[:, 7:9].abs()
+    counts = torch.tensor([len(sample) for sample in boxes])
+    grown = grown_boxes(torch.cat(list(boxes)), config)
+    rectangles = (released_rectangles if config.masks == "released" else rectangles_around)(grown, grid)
+    return covered_cells(rectangles, torch.repeat_interleave(torch.arange(len(boxes)), counts), len(boxes), grid)
+
+
+def grown_boxes(boxes: Tensor, config: FeatureDistillation) -> Tensor:
+    """(n, 9) boxes whose width and length have grown with range, and with the speed along each of them.
+
+    The released code takes vx for the width and vy for the length, although these are axes of the BEV frame and those
+    of the box (quirk Q7).
+    """
+    sizes, speeds = boxes[:, 3:5], boxes[:, 7:9]
+    if config.masks == "corrected":
+        cos, sin = boxes[:, 6].cos(), boxes[:, 6].sin()
+        vx, vy = boxes[:, 7], boxes[:, 8]
+        # The box's own axes in this encoding: width (cos r, -sin r), length (sin r, cos r).
+        speeds = torch.stack([vx * cos - vy * sin, vx * sin + vy * cos], dim=1)
     distance = torch.linalg.vector_norm(boxes[:, :2], dim=1, keepdim=True)
-    by_range = torch.where(distance >= FAR, 0.5, torch.where(distance > NEAR, 0.25, 0.0))
-    by_speed = torch.where(speeds >= FAST, 0.5, torch.where(speeds > SLOW, 0.25, 0.0))
-    grown = sizes + (sizes * (by_range + by_speed)).clamp(*GROWTH)
+    steps = _steps(distance, config.ranges) + _steps(speeds.abs(), config.speeds)
+    grown = sizes + (sizes * steps).clamp(*config.growth)
     return torch.cat([boxes[:, :3], grown, boxes[:, 5:]], dim=1)
 
 
-def mask_rectangles(boxes: Tensor, grid: BevGrid) -> Tensor:
-    """(n, 4) int64: first row, first column, end row, end column of each box's rectangle of cells; ends excluded.
+def rectangles_around(boxes: Tensor, grid: BevGrid) -> Tensor:
+    """(n, 4) int64: first row, first column, end row, end column of the cells that hold a box; ends excluded."""
+    cos, sin = boxes[:, 6].cos().abs(), boxes[:, 6].sin().abs()
+    half = boxes[:, 3:5] / 2
+    reach = torch.stack([half[:, 0] * cos + half[:, 1] * sin, half[:, 0] * sin + half[:, 1] * cos], dim=1)
+    lower, edge = boxes.new_tensor(grid.lower), boxes.new_tensor(grid.cell)
+    first = ((boxes[:, :2] - reach - lower) / edge).floor().long()
+    end = ((boxes[:, :2] + reach - lower) / edge).ceil().long()
+    shape = first.new_tensor(grid.shape)
+    return torch.cat([torch.minimum(first.clamp(min=0), shape), torch.minimum(end.clamp(min=0), shape)], dim=1)
 
-    From three corners of the ROTATED box, as if it were parallel to the axes: a box across the BEV frame has an empty
-    rectangle, one at 45 degrees a sliver, and the last row and column never count (quirk Q7).
+
+def released_rectangles(boxes: Tensor, grid: BevGrid) -> Tensor:
+    """The same from three corners of the ROTATED box, as if it were parallel to the axes (quirk Q7).
+
+    A box across the BEV frame has an empty rectangle, one at 45 degrees a sliver, and the last row and column never
+    count.
     """
     half_w, half_l = boxes[:, 3] / 2, boxes[:, 4] / 2
     cos, sin = boxes[:, 6].cos(), boxes[:, 6].sin()
@@ -54,20 +82,20 @@ def mask_rectangles(boxes: Tensor, grid: BevGrid) -> Tensor:
     return torch.stack([rows.amin(0), columns.amin(0), rows.amax(0), columns.amax(0)], dim=1)
 
 
-def object_mask(boxes: Sequence[Tensor], grid: BevGrid) -> Tensor:
-    """(B, nx, ny) bool: the cells inside any rectangle of each sample; no loop over boxes or cells.
+def covered_cells(rectangles: Tensor, sample: Tensor, batch_size: int, grid: BevGrid) -> Tensor:
+    """(B, nx, ny) bool: the cells inside any rectangle.
 
     Args:
-        boxes: per sample (n, 9); n may be 0.
+        rectangles: (n, 4) int64, see ``rectangles_around``.
+        sample: (n,) int64, the sample of each.
+        batch_size: B.
         grid: of the maps.
     """
-    counts = [len(sample) for sample in boxes]
-    rectangles = mask_rectangles(torch.cat(list(boxes)), grid)
-    sample = torch.repeat_interleave(torch.arange(len(boxes)), torch.tensor(counts)).to(rectangles.device)
+    sample = sample.to(rectangles.device, non_blocking=True)
     first_row, first_column, end_row, end_column = rectangles.T
     # Four signed corners each (an empty one cancels); their double running sum counts the rectangles over a cell.
     nx, ny = grid.shape
-    edges = torch.zeros(len(boxes), nx + 1, ny + 1, dtype=torch.int64, device=rectangles.device)
+    edges = torch.zeros(batch_size, nx + 1, ny + 1, dtype=torch.int64, device=rectangles.device)
     one = torch.ones_like(sample)
     for row, column, sign in (
         (first_row, first_column, 1),
@@ -79,17 +107,23 @@ def object_mask(boxes: Sequence[Tensor], grid: BevGrid) -> Tensor:
     return edges.cumsum(1).cumsum(2)[:, :nx, :ny] > 0
 
 
-def feature_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Sum over masked cells of mean over channels of (s - t)^2 / 2, by masked cells and by batch; released weight 10.
+def feature_loss(student: Tensor, teacher: Tensor, mask: Tensor, *, batch_divisor: float) -> Tensor:
+    """The loss without its weight, a float32 scalar; 0 where no cell counts.
 
-    Cells in which the teacher is zero in every channel do not count. 0 without any cell.
+    Cells in which the teacher is zero in every channel do not count.
 
     Args:
         student: (B, C, nx, ny).
         teacher: (B, C, nx, ny).
         mask: (B, nx, ny) bool, see ``object_mask``.
+        batch_divisor: see ``distiller.batch_divisor``.
     """
     student, teacher = student.float(), teacher.float()
     counted = (mask & (teacher != 0).any(dim=1)).float()
     squared = 0.5 * (student - teacher).square().mean(dim=1)
-    return (squared * counted).sum() / counted.sum().clamp(min=1) / len(student)
+    return (squared * counted).sum() / counted.sum().clamp(min=1) / batch_divisor
+
+
+def _steps(values: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """A half from the upper bound on, a quarter above the lower one, else nothing."""
+    return torch.where(values >= bounds[1], 0.5, torch.where(values > bounds[0], 0.25, 0.0))

@@ -10,9 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from crkd_core.config import BevConfig, HeadConfig
-from crkd_core.distillation.features import feature_loss, mask_rectangles, object_mask, scaled_boxes
-from crkd_core.distillation.radar import objectness, radar_loss
+from crkd_core.config import (
+    BevConfig,
+    FeatureDistillation,
+    HeadConfig,
+    RadarDistillation,
+    RelationDistillation,
+    ResponseDistillation,
+)
+from crkd_core.distillation.features import covered_cells, feature_loss, grown_boxes, object_mask, released_rectangles
+from crkd_core.distillation.radar import radar_loss, released_objectness
 from crkd_core.distillation.relation import RelationAdapters, relation_loss, resized_maps
 from crkd_core.distillation.response import response_loss
 from crkd_core.geometry.grid import BevGrid
@@ -22,6 +29,8 @@ from crkd_core.models.center_targets import draw_targets
 
 pytestmark = pytest.mark.golden
 Load = Callable[[str], Any]
+FEATURES = FeatureDistillation(masks="released")
+RELATION = RelationDistillation(affinity="released", weight=1.0)
 NAMES = [*(name for name, _ in BOX_MAPS), "heatmap"]
 
 
@@ -36,8 +45,15 @@ def task_maps(g: Any, prefix: str) -> tuple[TaskMaps, ...]:
 def test_radar(load_golden: Load) -> None:
     g = load_golden("lr_kd")
     logits = [g[f"in.teacher_logits{t}"] for t in range(len(TASKS))]
-    close(objectness(logits), g["out.lidar_heatmap"])
-    close(g.meta["loss_weight"] * radar_loss(g["in.radar_activation"], logits), g["out.loss"])
+    close(released_objectness(logits), g["out.lidar_heatmap"])
+    config = RadarDistillation(weight=g.meta["loss_weight"], objectness="released")
+    close(radar_loss(g["in.radar_activation"], logits, config), g["out.loss"])
+
+
+def masks(boxes: list[Tensor], grid: BevGrid) -> Tensor:
+    """Of boxes that have not grown."""
+    sample = torch.repeat_interleave(torch.arange(len(boxes)), torch.tensor([len(one) for one in boxes]))
+    return covered_cells(released_rectangles(torch.cat(boxes), grid), sample, len(boxes), grid)
 
 
 @pytest.mark.parametrize("kind", ["scaled", "unscaled"])
@@ -45,14 +61,14 @@ def test_masks_of_objects(load_golden: Load, kind: str) -> None:
     g, grid = load_golden("mask_feat_loss"), BevGrid.from_config(BevConfig())
     boxes = [g["in.boxes0"], g["in.boxes1"]]
     if kind == "scaled":
-        boxes = [scaled_boxes(sample) for sample in boxes]
+        boxes = [grown_boxes(sample, FEATURES) for sample in boxes]
         for i, sample in enumerate(boxes):
             close(sample, g[f"out.scaled_boxes{i}"])
     for i, sample in enumerate(boxes):
         x4, y0, x0, y2 = g[f"out.gt_masks_{kind}{i}"].long().clamp(0, 179).T
         expected = [torch.minimum(x0, x4), torch.minimum(y0, y2), torch.maximum(x0, x4), torch.maximum(y0, y2)]
-        assert torch.equal(mask_rectangles(sample, grid), torch.stack(expected, dim=1))
-    assert torch.equal(object_mask(boxes, grid), g[f"out.mask_{kind}"].bool())
+        assert torch.equal(released_rectangles(sample, grid), torch.stack(expected, dim=1))
+    assert torch.equal(masks(boxes, grid), g[f"out.mask_{kind}"].bool())
 
 
 def test_masked_features(load_golden: Load, random_stream: Callable[[int, str], np.random.Generator]) -> None:
@@ -65,14 +81,14 @@ def test_masked_features(load_golden: Load, random_stream: Callable[[int, str], 
     teacher = (noise - 0.3).relu()
     student.requires_grad_()
     boxes = [g["in.boxes0"], g["in.boxes1"]]
-    close(feature_loss(student, teacher, object_mask(boxes, grid)), g["out.loss_unscaled"])
-    loss = feature_loss(student, teacher, object_mask([scaled_boxes(b) for b in boxes], grid))
+    close(feature_loss(student, teacher, masks(boxes, grid), batch_divisor=2), g["out.loss_unscaled"])
+    loss = feature_loss(student, teacher, object_mask(boxes, grid, FEATURES), batch_divisor=2)
     close(loss, g["out.loss_scaled"])
     loss.backward()
     assert student.grad is not None
     close(student.grad.abs().sum(), g["out.grad_sum_abs"])
-    empty = object_mask([torch.zeros(0, 9)] * 2, grid)
-    close(feature_loss(student, teacher, empty), g["out.loss_no_boxes"])
+    empty = object_mask([torch.zeros(0, 9)] * 2, grid, FEATURES)
+    close(feature_loss(student, teacher, empty, batch_divisor=2), g["out.loss_no_boxes"])
 
 
 def test_relations(load_golden: Load) -> None:
@@ -82,15 +98,15 @@ def test_relations(load_golden: Load) -> None:
     resized = resized_maps(student, scales)
     for one, scale in zip(resized, scales, strict=True):
         close(one, g[f"out.interp{scale}"])
-    close(relation_loss(resized, teacher), g["out.loss_noadapt"])
-    close(relation_loss(resized[2:3], teacher[2:3]), g["out.loss_noadapt_only8"])
-    adapters = RelationAdapters(student.shape[1])
+    close(relation_loss(resized, teacher, RELATION, batch_divisor=len(student)), g["out.loss_noadapt"])
+    close(relation_loss(resized[2:3], teacher[2:3], RELATION, batch_divisor=len(student)), g["out.loss_noadapt_only8"])
+    adapters = RelationAdapters(student.shape[1], len(scales))
     weights = {
         key.replace("adapt_modules", "adapters").replace(".conv_channel_layer", ""): value
         for key, value in g.group("w.").items()
     }
     adapters.load_state_dict(weights)
-    loss = relation_loss(adapters(resized), teacher)
+    loss = relation_loss(adapters(resized), teacher, RELATION, batch_divisor=len(student))
     close(loss, g["out.loss_adapt"])
     (gradient,) = torch.autograd.grad(loss, student)
     row = g["out.grad_x_adapt_row"]
@@ -101,7 +117,7 @@ def test_relations(load_golden: Load) -> None:
 def test_responses(load_golden: Load) -> None:
     g = load_golden("center_head_losses")
     student, teacher = task_maps(g, "in.student."), task_maps(g, "in.teacher.")
-    losses = response_loss(student, teacher, weights=g.meta["loss_soft_task_weights"])
+    losses = response_loss(student, teacher, ResponseDistillation(task_weights=tuple(g.meta["loss_soft_task_weights"])))
     for t in range(len(TASKS)):
         close(losses[f"heatmap/task{t}"], g[f"out.amp.loss.heatmap/task{t}/kd"])
         close(losses[f"box/task{t}"], g[f"out.amp.loss.bbox/task{t}/kd"])
@@ -115,7 +131,9 @@ def test_gradients_of_detection_and_response(load_golden: Load) -> None:
     grid = BevGrid((-half, -half), (2 * half / cells,) * 2, (cells, cells), (-5.0, 3.0))
     targets = draw_targets([g["in.boxes0"], g["in.boxes1"]], [g["in.labels0"], g["in.labels1"]], grid, HeadConfig())
     losses = [center_loss(student, targets, HeadConfig())]
-    losses.append(response_loss(student, teacher, weights=g.meta["loss_soft_task_weights"]))
+    losses.append(
+        response_loss(student, teacher, ResponseDistillation(task_weights=tuple(g.meta["loss_soft_task_weights"])))
+    )
     total = torch.stack([loss for part in losses for loss in part.values()]).sum()
     names = [f"out.amp.grad.task{t}.{name}" for t in range(len(TASKS)) for name in NAMES]
     for name, gradient in zip(names, torch.autograd.grad(total, inputs), strict=True):

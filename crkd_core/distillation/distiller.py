@@ -1,0 +1,143 @@
+"""A frozen teacher beside a student: both see one batch, and the recipe's losses pull their maps together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from crkd_core.config import DistillationConfig, Recipe, RecipeError
+from crkd_core.distillation.features import feature_loss, object_mask
+from crkd_core.distillation.radar import radar_loss
+from crkd_core.distillation.relation import RelationAdapters, relation_loss, resized_maps
+from crkd_core.distillation.response import response_loss
+from crkd_core.models.detector import FusionDetector, FusionOutput
+from crkd_core.types import NetworkInput
+
+RELEASED_BATCH = 2
+"""Samples per GPU the released weights of the losses are meant for."""
+
+
+class Distiller:
+    """A teacher that never learns, and what the student is to learn from it.
+
+    Not an ``nn.Module``: the teacher is neither trained, averaged, saved nor distributed with the student.
+
+    Attributes:
+        teacher: its parameters need no gradient.
+        config: the losses.
+    """
+
+    def __init__(self, teacher: FusionDetector, student: Recipe) -> None:
+        """Pair a teacher with a student.
+
+        Args:
+            teacher: a trained detector; frozen here.
+            student: names the losses.
+
+        Raises:
+            RecipeError: no distillation in the student's recipe, or maps that cannot be compared.
+        """
+        if student.distillation is None:
+            raise RecipeError(
+                f"recipe '{student.name}': no distillation section; use a crkd_* recipe, or add 'distillation: {{}}'"
+            )
+        self.config: DistillationConfig = student.distillation
+        check_pair(student, teacher.recipe)
+        self.teacher = teacher.requires_grad_(requires_grad=False)
+        self.teacher.train(self.config.teacher_statistics == "released")
+
+    def adapters(self) -> RelationAdapters | None:
+        """Fresh adapters for the student's fused map, to be trained with it; None where RelD is off."""
+        relation = self.config.relation
+        channels = self.teacher.recipe.model.fuser.channels
+        return RelationAdapters(channels, len(relation.scales)) if relation.weight > 0 else None
+
+    @torch.no_grad()
+    def taught(self, inputs: NetworkInput) -> FusionOutput:
+        """What the teacher sees in a batch."""
+        output: FusionOutput = self.teacher(inputs)
+        return output
+
+    def losses(
+        self,
+        student: FusionOutput,
+        teacher: FusionOutput,
+        boxes: Sequence[Tensor],
+        adapters: RelationAdapters | None,
+    ) -> dict[str, Tensor]:
+        """The weighted losses; their plain sum is what distillation adds to the detection loss.
+
+        Args:
+            student: of the same batch.
+            teacher: see ``taught``.
+            boxes: per sample (n, 9), ``types.Boxes3D.to_mmdet3d``; masks for MSFD.
+            adapters: see ``adapters``.
+
+        Returns:
+            Scalars, float32: ``radar``, ``camera_features``, ``fused_features``, ``relation``, ``response/...``; only
+            those whose weight is not 0.
+        """
+        config, found = self.config, {}
+        divisor = batch_divisor(config, len(boxes))
+        if config.radar.weight > 0:
+            assert student.radar_activation is not None
+            logits = [task.heatmap for task in teacher.tasks]
+            found["radar"] = radar_loss(student.radar_activation, logits, config.radar)
+        maps = {
+            "camera_features": (config.features.camera_weight, student.camera_gated, teacher.camera_gated),
+            "fused_features": (config.features.fused_weight, student.fused, teacher.fused),
+        }
+        if any(weight > 0 for weight, _, _ in maps.values()):
+            mask = object_mask(boxes, self.teacher.grid, config.features)
+            for name, (weight, s, t) in maps.items():
+                if weight > 0:
+                    found[name] = weight * feature_loss(s, t, mask, batch_divisor=divisor)
+        if adapters is not None:
+            scales = config.relation.scales
+            adapted = adapters(resized_maps(student.fused, scales))
+            resized = resized_maps(teacher.fused, scales)
+            found["relation"] = relation_loss(adapted, resized, config.relation, batch_divisor=divisor)
+        if config.response.heatmap_weight > 0 or config.response.box_weight > 0:
+            response = response_loss(student.tasks, teacher.tasks, config.response)
+            found |= {f"response/{name}": loss for name, loss in response.items()}
+        return found
+
+
+def batch_divisor(config: DistillationConfig, batch_size: int) -> float:
+    """What MSFD and RelD are divided by: the original's batch of 2, so that their weights mean the same at any batch.
+
+    The released code divides by the batch itself, although both are means already (quirk Q19).
+    """
+    return batch_size if config.batch_division == "released" else RELEASED_BATCH
+
+
+def check_pair(student: Recipe, teacher: Recipe) -> None:
+    """Whether a student can learn from a teacher.
+
+    Raises:
+        RecipeError: they do not see the same images and cells, or have maps of other sizes.
+    """
+    config = student.distillation
+    assert config is not None
+    ours, theirs = student.model, teacher.model
+    if ours.camera is None or ours.radar is None or theirs.camera is None or theirs.lidar is None:
+        raise RecipeError(
+            f"distillation of '{student.name}' by '{teacher.name}': expected a student with cameras and radars and a "
+            "teacher with cameras and LiDAR"
+        )
+    compared = {
+        "image.size": (student.image.size, teacher.image.size),
+        "bev": (student.bev, teacher.bev),
+    }
+    if config.features.camera_weight > 0:
+        compared["model.camera.channels"] = (ours.camera.channels, theirs.camera.channels)
+    if config.features.fused_weight > 0 or config.relation.weight > 0:
+        compared["model.fuser.channels"] = (ours.fuser.channels, theirs.fuser.channels)
+    for name, (found, expected) in compared.items():
+        if found != expected:
+            raise RecipeError(
+                f"{name}: student '{student.name}' has {found}, teacher '{teacher.name}' {expected}; expected the "
+                "same, for their maps are compared cell by cell"
+            )
