@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
+from crkd_core.cli import UserError
 from crkd_core.data.synthscenes.conditions import ConditionShares
 from crkd_core.geometry.transforms import transform, yaw_rotation
 from crkd_core.types import FloatArray
 
 SIMULATOR_VERSION = 2
 """Raised whenever the same seed and configuration would give other data."""
+TRAINING_SEEDS = range(9000)
+"""Seeds of drives to train on."""
+EVALUATION_SEEDS = range(9000, 1_000_000)
+"""Seeds of drives to evaluate on; never trained on (``check_training_seeds``)."""
 
 
-class CameraMount(msgspec.Struct, frozen=True):
-    """One pinhole camera, level, in the vehicle frame.
+def check_training_seeds(seeds: Iterable[int]) -> None:
+    """Keep drives for evaluation out of training.
 
-    Intrinsics are those of the full 1600 x 900 image; any other size scales them.
+    Raises:
+        UserError: one of them is not in ``TRAINING_SEEDS``.
     """
-
-    name: str
-    translation: tuple[float, float, float]
-    yaw_deg: float
-    focal: float
-    principal: tuple[float, float]
-    lead_ms: float
-    """The camera fires this long before the LiDAR revolution ends (nuScenes: when the beam passes its middle)."""
-
-
-class RadarMount(msgspec.Struct, frozen=True):
-    """One radar, level, in the vehicle frame; ``phase_ms`` shifts its 13 Hz grid."""
-
-    name: str
-    translation: tuple[float, float, float]
-    yaw_deg: float
-    phase_ms: float
+    for seed in seeds:
+        if seed not in TRAINING_SEEDS:
+            raise UserError(
+                f"seed {seed}: expected one to train on, 0 to {TRAINING_SEEDS[-1]}; "
+                f"from {EVALUATION_SEEDS[0]} on they are kept for evaluation"
+            )
 
 
 class ImageSize(NamedTuple):
@@ -45,6 +41,40 @@ class ImageSize(NamedTuple):
 
     width: int
     height: int
+
+
+class CameraMount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One pinhole camera, level, in the vehicle frame."""
+
+    name: str
+    translation: tuple[float, float, float]
+    yaw_deg: float
+    focal: float
+    """Focal length in pixels of the full image, ``sensor``; images of any other size scale it."""
+    principal: tuple[float, float]
+    """Column and row of the optical axis in the full image."""
+    lead_ms: float = 0.0
+    """The camera fires this long before the LiDAR revolution ends (nuScenes: when the beam passes its middle)."""
+    sensor: ImageSize = ImageSize(1600, 900)
+    """Pixels of the full image; all cameras of a rig have the same aspect ratio."""
+
+
+class RadarMount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One radar, level, in the vehicle frame; ``phase_ms`` shifts the grid of its scans."""
+
+    name: str
+    translation: tuple[float, float, float]
+    yaw_deg: float
+    phase_ms: float = 0.0
+
+
+class Vehicle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The simulated vehicle seen from above, m; ``base_link`` is on the ground below the middle of the rear axle."""
+
+    length: float = 4.4
+    width: float = 2.0
+    middle: float = 1.4
+    """How far its middle is ahead of base_link."""
 
 
 _CAMERAS = (
@@ -71,10 +101,11 @@ class SynthConfig(msgspec.Struct, frozen=True, kw_only=True):
     version: int = SIMULATOR_VERSION
     cameras: tuple[CameraMount, ...] = _CAMERAS
     radars: tuple[RadarMount, ...] = _RADARS
+    vehicle: Vehicle = Vehicle()
     lidar_translation: tuple[float, float, float] = (0.94, 0.0, 1.84)
     """LIDAR_TOP, x to the right and y forward; also the network's BEV frame."""
     image_width: int = 800
-    """Width of written images; the aspect ratio is 16:9."""
+    """Width of written images; the aspect ratio is that of the cameras' sensor."""
     camera_hz: int = 12
     radar_hz: int = 13
     lidar_hz: int = 20
@@ -83,9 +114,12 @@ class SynthConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Actors whose centre is farther from the vehicle are not annotated, m."""
     supersampling: int = 2
     """Images are drawn this many times larger per axis and area-averaged."""
-    image_noise: float = 3.0
-    """Standard deviation of the sensor noise, 8-bit steps."""
+    image_noise: float = 1.0
+    """Scale of the cameras' noise; 1: photon noise of a 3 um pixel behind f/1.8, see ``exposure``."""
     radar_range: float = 100.0
+    radar_blockage: float = 0.02
+    """Share of radars that dirt, ice or snow covers for a drive, half of them only in part of their view. Rare; no
+    published statistics."""
     lidar_range: float = 70.0
     lidar_columns: int = 1080
     lidar_dropout: float = 0.02
@@ -100,14 +134,15 @@ class SynthConfig(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
 
     def image_size(self, width: int | None = None) -> ImageSize:
-        """The 16:9 image of this width, default ``image_width``."""
+        """The image of this width, default ``image_width``, in the cameras' aspect ratio."""
         width = self.image_width if width is None else width
-        return ImageSize(width, round(width * 9 / 16))
+        sensor = self.cameras[0].sensor if self.cameras else ImageSize(1600, 900)
+        return ImageSize(width, round(width * sensor.height / sensor.width))
 
 
 def camera_intrinsics(mount: CameraMount, size: ImageSize) -> FloatArray:
     """K, (3, 3), of an image of ``size``; pixel centres are at integers, as in OpenCV."""
-    sx, sy = size.width / 1600, size.height / 900
+    sx, sy = size.width / mount.sensor.width, size.height / mount.sensor.height
     cx, cy = mount.principal
     return np.array(
         [

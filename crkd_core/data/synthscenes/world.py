@@ -27,7 +27,7 @@ from crkd_core.data.synthscenes.population import (
     populate_strip,
     spread_starts,
 )
-from crkd_core.data.synthscenes.reflection import radar_passing, radar_traits
+from crkd_core.data.synthscenes.reflection import Reflection, radar_passing, radar_traits, reflections
 from crkd_core.data.synthscenes.road import Layout, Road, make_layout, make_road
 from crkd_core.data.synthscenes.shapes import BodyShapes, build_shapes
 from crkd_core.data.synthscenes.traffic import EGO, Profiles, make_profiles
@@ -40,7 +40,6 @@ _REACH = 75.0  # m; what never comes nearer to the vehicle is not kept
 _MEETING = 35.0  # m; of every class at least one actor comes so near
 _ATTEMPTS = 20  # draws of the cast until that holds
 _CLEARANCE = 0.1  # m added around every body where overlaps are looked for
-_EGO_FOOTPRINT = (4.4, 2.0, 1.4)  # length, width, and how far its middle is ahead of base_link, m
 
 
 class SynthError(UserError):
@@ -208,6 +207,11 @@ class Drive:
         return build_shapes(self.seed, self.actors, self.blocks)
 
     @cached_property
+    def reflection(self) -> Reflection:
+        """How every body meets radar and LiDAR."""
+        return reflections(self.seed, [a.name for a in self.actors] + [b.kind for b in self.blocks], self.sizes)
+
+    @cached_property
     def radar_traits(self) -> FloatArray:
         """(N, 2) mean returns per sweep in the open and radar cross-section, dBsm, of every body."""
         return radar_traits(self.labels, [b.kind for b in self.blocks])
@@ -244,7 +248,7 @@ class _Motion:
 def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float = 10.0) -> Drive:
     """Simulate a drive: the same seed, configuration and duration give the same drive.
 
-    By convention seeds from 9000 on are for evaluation; training draws its seeds below.
+    ``config.TRAINING_SEEDS`` are for training, ``config.EVALUATION_SEEDS`` for evaluation.
 
     Raises:
         SynthError: a duration that is not positive, or a negative seed.
@@ -337,12 +341,12 @@ def _without_overlaps(drive: Drive) -> Drive:
     states, egos = drive.states_at(stamps), drive.ego_track(stamps)
     distance = np.linalg.norm(states.xy[::10] - egos.xy[::10, None], axis=2).min(axis=0)
     near = distance < _REACH + drive.sizes[:, 0] / 2
-    length, width, ahead = _EGO_FOOTPRINT
+    own = drive.config.vehicle
     # Order of importance: the vehicle, scenery, then actors as they were placed.
     order = np.concatenate([n + np.flatnonzero(near[n:]), np.flatnonzero(near[:n])])
     fixed = 1 + int(near[n:].sum())
-    half = np.concatenate([[[length / 2, width / 2]], drive.sizes[order, :2] / 2]) + _CLEARANCE
-    middle = egos.xy + ahead * np.stack([np.cos(egos.heading), np.sin(egos.heading)], axis=1)
+    half = np.concatenate([[[own.length / 2, own.width / 2]], drive.sizes[order, :2] / 2]) + _CLEARANCE
+    middle = egos.xy + own.middle * np.stack([np.cos(egos.heading), np.sin(egos.heading)], axis=1)
     xy = np.concatenate([middle[:, None], states.xy[:, order]], axis=1)
     yaw = np.concatenate([egos.heading[:, None], states.yaw[:, order]], axis=1)
     # Traffic keeps its distances by construction; only those who walk freely meet others on their way.
