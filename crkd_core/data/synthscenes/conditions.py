@@ -69,7 +69,7 @@ class Conditions:
         return ", ".join(words)
 
 
-class ConditionShares(msgspec.Struct, frozen=True, kw_only=True):
+class ConditionShares(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How conditions are drawn: shares of drives, and ranges. A share of 1 and an empty range fix a condition.
 
     nuScenes has about 12 % of its scenes at night and 20 % in rain; night and dusk are more frequent here, so that
