@@ -199,7 +199,7 @@ def _camera(messages: Messages, record: SensorRecord, name: str) -> Written:
 
 
 def _has_data(index: NuScenesIndex, sample: Sample) -> bool:
-    records = [index.key_record(sample, channel) for channel in sample.channels]
+    records = [index.key_record(sample, channel) for channel in index.channels(sample)]
     return any(record is not None and record.present and record.modality != "lidar" for record in records)
 
 
@@ -210,7 +210,7 @@ def _add_static(build: _Builder, tracks: dict[str, list[SensorRecord]]) -> None:
     mountings = {}
     for channel, records in tracks.items():
         mountings[channel] = records[0].calibration
-        if any(record.calibration is not records[0].calibration for record in records):
+        if any(record.calibration.index != records[0].calibration.index for record in records):
             raise DataError(f"{build.scene.name}: {channel} is mounted differently within the scene; split the scene")
     stamp = min(item.stamp for item in build.items)
     transforms = [

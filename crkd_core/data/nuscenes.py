@@ -1,14 +1,16 @@
 """A typed index of any data set in nuScenes format: which measurements and annotations there are, and where.
 
-The JSON tables are read once and kept as columns per scene (``nuscenes_content``), with an optional cache file. Which
-files exist is found out by listing each folder once: a half-downloaded set yields what is complete, and a report.
+The JSON tables are read once and kept as a few arrays (``nuscenes_columns``), with an optional index file that is
+mapped into memory: trainval's 2.6 million records load in a moment, and the processes of a loader share them. Which
+files exist is found out by listing each folder (``nuscenes_files``): a half-downloaded set yields what is complete, and
+a report.
 """
 
 from __future__ import annotations
 
+import difflib
 import functools
 import logging
-import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crkd_core.data.errors import DataError
-from crkd_core.data.nuscenes_build import build_content
-from crkd_core.data.nuscenes_content import Content, SampleColumns, SceneColumns, Track, read_cache, write_cache
+from crkd_core.data.nuscenes_build import CLASS_OF_CATEGORY, build_content
+from crkd_core.data.nuscenes_cache import read_content, read_presence, write_content, write_presence
+from crkd_core.data.nuscenes_columns import Content
+from crkd_core.data.nuscenes_files import Presence, file_of, present_files
 from crkd_core.data.nuscenes_tables import table_state, version_folder
 from crkd_core.geometry.transforms import transform
-from crkd_core.types import FloatArray
+from crkd_core.types import DETECTION_CLASSES, FloatArray
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +38,13 @@ class Calibration:
     """How a sensor is mounted.
 
     Attributes:
+        index: position in ``NuScenesIndex.calibrations``.
         channel: the sensor's name.
         T_base_from_sensor: (4, 4) float64.
         intrinsics: K, (3, 3) float64, pixels; None for a sensor that is no camera.
     """
 
+    index: int
     channel: str
     T_base_from_sensor: FloatArray
     intrinsics: FloatArray | None
@@ -113,19 +119,14 @@ class Sample:
         stamp: ns.
         scene: name of its scene.
         scene_index: position of the scene in the index.
-        columns: what the index keeps of it.
+        index: position of the sample in the index.
     """
 
     token: str
     stamp: int
     scene: str
     scene_index: int
-    columns: SampleColumns = field(repr=False, compare=False)
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """The sensors that have a key frame record."""
-        return tuple(self.columns.key)
+    index: int
 
 
 @dataclass(frozen=True)
@@ -161,85 +162,96 @@ class NuScenesIndex:
         samples: of all scenes, in order.
     """
 
-    def __init__(self, root: Path, version: str, content: Content) -> None:
+    def __init__(self, root: Path, version: str, content: Content, presence: Presence) -> None:
         self.root = root
         self.version = version
         self._content = content
-        self.scenes = tuple(_scene(i, columns) for i, columns in enumerate(content.scenes))
-        self.samples = tuple(sample for scene in self.scenes for sample in scene.samples)
-        self._present = _present_files(root, content.scenes)
+        self._present = presence.present
+        self._channel = {channel: i for i, channel in enumerate(content.description.channels)}
+        names = [CLASS_OF_CATEGORY.get(category) for category in content.description.categories]
+        self._labels = [None if name is None else DETECTION_CLASSES.index(name) for name in names]
+        scenes = content.description.scenes
+        rows = zip(*(content.samples[column].tolist() for column in ("token", "stamp", "scene")), strict=True)
+        self.samples = tuple(Sample(t.decode(), stamp, scenes[s].name, s, i) for i, (t, stamp, s) in enumerate(rows))
+        self.scenes = tuple(
+            Scene(s.name, s.token, s.description, s.location, s.vehicle, i, self.samples[s.first_sample : s.end_sample])
+            for i, s in enumerate(scenes)
+        )
 
     @functools.cached_property
     def calibrations(self) -> tuple[Calibration, ...]:
         """Every mounting of every sensor."""
-        return tuple(
-            Calibration(
-                channel=c.channel,
-                T_base_from_sensor=transform(c.rotation, c.translation),
-                intrinsics=np.array(c.intrinsics) if c.intrinsics else None,
-            )
-            for c in self._content.calibrations
-        )
+        return tuple(self._calibration(row) for row in range(len(self._content.calibrations)))
 
     def scene(self, name: str) -> Scene:
         """The scene of this name.
 
         Raises:
-            DataError: there is none; lists those there are.
+            DataError: there is none; names those most alike.
         """
         for scene in self.scenes:
             if scene.name == name:
                 return scene
-        names = [scene.name for scene in self.scenes]
-        shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-        raise DataError(f"{self.root}/{self.version}: no scene '{name}'; expected one of {shown}")
+        raise self._unknown("scene", name, [scene.name for scene in self.scenes])
 
     def sample(self, token: str) -> Sample:
         """The sample of this token.
 
         Raises:
-            DataError: there is none.
+            DataError: there is none; names those most alike.
         """
         try:
             return self._by_token[token]
         except KeyError:
-            raise DataError(f"{self.root}/{self.version}: no sample '{token}'") from None
+            raise self._unknown("sample", token, list(self._by_token)) from None
 
     @functools.cached_property
     def _by_token(self) -> dict[str, Sample]:
         return {sample.token: sample for sample in self.samples}
 
+    def _unknown(self, what: str, name: str, known: list[str]) -> DataError:
+        shown = known if len(known) <= 5 else difflib.get_close_matches(name, known, n=3, cutoff=0.0)
+        more = f" ({len(known)} in all)" if len(known) > len(shown) else ""
+        return DataError(f"{self.root}/{self.version}: no {what} '{name}'; expected one of {', '.join(shown)}{more}")
+
     def channels(self, scene: Scene | Sample) -> tuple[str, ...]:
-        """The sensors of a scene, sorted by name."""
-        return tuple(sorted(self.columns(scene).tracks))
+        """The sensors that measured in a scene, or those of which a sample has a key frame record; sorted by name."""
+        if isinstance(scene, Sample):
+            return tuple(c for c, row in zip(self._channel, self._content.keys[scene.index], strict=True) if row >= 0)
+        return tuple(channel for channel, i in self._channel.items() if len(self._content.track(scene.index, i)))
 
     def records(self, scene: Scene, channel: str) -> list[SensorRecord]:
-        """All records of one sensor in a scene, key frames and the sweeps between them, oldest first."""
-        return [self._record(scene.index, channel, row) for row in range(len(self._track(scene.index, channel).stamps))]
+        """All records of one sensor in a scene, key frames and the sweeps between them, oldest first.
+
+        Raises:
+            DataError: the scene has no such sensor; names those it has.
+        """
+        rows = self._content.track(scene.index, self._channel[channel]) if channel in self._channel else range(0)
+        if not rows:
+            names = ", ".join(self.channels(scene))
+            raise DataError(f"{scene.name}: no sensor '{channel}'; expected one of {names}")
+        return [self._record(scene.index, channel, row) for row in rows]
 
     def key_record(self, sample: Sample, channel: str) -> SensorRecord | None:
         """The key frame of one sensor, or None if the tables have none."""
-        row = sample.columns.key.get(channel)
-        return None if row is None else self._record(sample.scene_index, channel, row)
+        row = self._key(sample, channel)
+        return None if row < 0 else self._record(sample.scene_index, channel, row)
 
     def recent_records(self, sample: Sample, channel: str, count: int) -> list[SensorRecord]:
         """The key frame of one sensor and the records before it, ``count`` at most, newest first.
 
         At the beginning of a scene there are fewer. Records whose file is absent are among them (``present`` False).
         """
-        row = sample.columns.key.get(channel)
-        if row is None:
+        row = self._key(sample, channel)
+        if row < 0:
             return []
-        return [self._record(sample.scene_index, channel, r) for r in range(row, max(-1, row - count), -1)]
-
-    def columns(self, scene: Scene | Sample) -> SceneColumns:
-        """What the index keeps of a scene: records and annotations as arrays, none of which is copied."""
-        return self._content.scenes[scene.index if isinstance(scene, Scene) else scene.scene_index]
+        first = self._content.track(sample.scene_index, self._channel[channel]).start
+        return [self._record(sample.scene_index, channel, r) for r in range(row, max(first - 1, row - count), -1)]
 
     def annotations(self, sample: Sample) -> list[Annotation]:
         """All annotations of a sample, of every category."""
-        columns = self.columns(sample).annotations
-        return [self._annotation(sample, i) for i in range(*sample.columns.annotations)] if len(columns.tokens) else []
+        row = self._content.samples[sample.index]
+        return [self._annotation(i) for i in range(row["first_annotation"], row["end_annotation"])]
 
     def complete_samples(self, channels: Collection[str] | None = None) -> list[Sample]:
         """The samples whose key frame files are all there.
@@ -247,21 +259,32 @@ class NuScenesIndex:
         Args:
             channels: the sensors that count; None: all of the scene.
         """
-        return [s for s in self.samples if all(self._has_key(s, c) for c in channels or self.channels(s))]
+        return [self.samples[i] for i in np.flatnonzero(self._complete(channels))]
+
+    def _complete(self, channels: Collection[str] | None) -> NDArray[np.bool_]:
+        keys = self._content.keys
+        there = (keys >= 0) & np.append(self._present, False)[keys]
+        if channels is None:
+            lengths = np.diff(self._content.tracks).reshape(len(self.scenes), -1)
+            counts = (lengths > 0)[self._content.samples["scene"]]
+        else:
+            if not set(channels) <= set(self._channel):
+                return np.zeros(len(keys), dtype=np.bool_)
+            counts = np.isin(list(self._channel), list(channels))[None]
+        return np.asarray((there | ~counts).all(axis=1))
 
     def report(self) -> str:
         """A few lines on what is there and what is missing."""
         content = self._content
-        boxes = sum(len(s.annotations.tokens) for s in content.scenes)
-        records = sum(len(t.stamps) for s in content.scenes for t in s.tracks.values())
-        complete = self.complete_samples()
+        records, boxes = len(content.records), len(content.annotations)
+        complete = self._complete(None)
         lines = [
             f"nuScenes {self.version} at {self.root}:",
             f"{len(self.scenes)} scenes, {len(self.samples)} samples, {records} sensor records, {boxes} annotations",
-            f"complete key frames: {len(complete)} of {len(self.samples)}",
+            f"complete key frames: {complete.sum()} of {len(self.samples)}",
         ]
-        per_scene = [(scene, sum(s.scene_index == scene.index for s in complete)) for scene in self.scenes]
-        partial = [(scene, n) for scene, n in per_scene if n < len(scene.samples)]
+        per_scene = np.bincount(content.samples["scene"], weights=complete, minlength=len(self.scenes)).astype(int)
+        partial = [(s, n) for s, n in zip(self.scenes, per_scene, strict=True) if n < len(s.samples)]
         lines += [f"  {scene.name}: {n} of {len(scene.samples)}" for scene, n in partial[:20]]
         if len(partial) > 20:
             lines.append(f"  and {len(partial) - 20} more scenes that are incomplete")
@@ -272,56 +295,57 @@ class NuScenesIndex:
 
     def file_counts(self) -> dict[str, tuple[int, int, int, int]]:
         """Per channel: files present and records of the key frames, files present and records of the sweeps between."""
-        counts: dict[str, NDArray[np.int64]] = {}
-        for scene, present in zip(self._content.scenes, self._present, strict=True):
-            for channel, track in scene.tracks.items():
-                here, key = present[channel], track.key
-                total = counts.setdefault(channel, np.zeros(4, dtype=np.int64))
-                total += [(here & key).sum(), key.sum(), (here & ~key).sum(), (~key).sum()]
-        return {name: (int(c[0]), int(c[1]), int(c[2]), int(c[3])) for name, c in sorted(counts.items())}
+        lengths = np.diff(self._content.tracks)
+        channel = np.repeat(np.arange(len(lengths)) % max(1, len(self._channel)), lengths)
+        key, present = self._content.records["is_key_frame"], self._present
+        counted = (key & present, key, ~key & present, ~key)
+        counts = np.stack([np.bincount(channel[rows], minlength=len(self._channel)) for rows in counted], axis=1)
+        rows = zip(self._channel, counts.tolist(), strict=True)
+        return {name: (a, b, c, d) for name, (a, b, c, d) in rows if b + d}
 
-    def _track(self, scene: int, channel: str) -> Track:
-        tracks = self._content.scenes[scene].tracks
-        if channel not in tracks:
-            name = self.scenes[scene].name
-            raise DataError(f"{name}: no sensor '{channel}'; expected one of {', '.join(sorted(tracks))}")
-        return tracks[channel]
+    def _key(self, sample: Sample, channel: str) -> int:
+        return int(self._content.keys[sample.index, self._channel[channel]]) if channel in self._channel else -1
 
     def _record(self, scene: int, channel: str, row: int) -> SensorRecord:
-        track = self._track(scene, channel)
+        record, i = self._content.records[row], self._channel[channel]
+        width, height = self._content.image_sizes[scene * len(self._channel) + i].tolist()
         return SensorRecord(
             channel=channel,
-            modality=track.modality,
-            stamp=int(track.stamps[row]),
-            path=self.root / track.files[row].decode(),
-            present=bool(self._present[scene][channel][row]),
-            is_key_frame=bool(track.key[row]),
-            calibration=self.calibrations[track.calibrations[row]],
-            T_world_from_base=transform(track.poses[row, :4], track.poses[row, 4:]),
-            image_size=track.image_size,
+            modality=self._content.description.modalities[i],
+            stamp=int(record["stamp"]),
+            path=self.root / file_of(self._content, row),
+            present=bool(self._present[row]),
+            is_key_frame=bool(record["is_key_frame"]),
+            calibration=self._calibration(int(record["calibration"])),
+            T_world_from_base=transform(record["rotation"], record["translation"]),
+            image_size=(width, height),
         )
 
-    def _has_key(self, sample: Sample, channel: str) -> bool:
-        row = sample.columns.key.get(channel)
-        return row is not None and bool(self._present[sample.scene_index][channel][row])
+    def _calibration(self, row: int) -> Calibration:
+        found = self._content.calibrations[row]
+        return Calibration(
+            index=row,
+            channel=self._content.description.channels[found["channel"]],
+            T_base_from_sensor=found["T_base_from_sensor"].copy(),
+            intrinsics=found["intrinsics"].copy() if found["has_intrinsics"] else None,
+        )
 
-    def _annotation(self, sample: Sample, row: int) -> Annotation:
-        columns, content = self.columns(sample).annotations, self._content
-        label, visibility = int(columns.labels[row]), int(columns.visibilities[row])
-        bits = int(columns.attributes[row])
+    def _annotation(self, i: int) -> Annotation:
+        row, names = self._content.annotations[i], self._content.description
+        visibility, bits = int(row["visibility"]), int(row["attributes"])
         return Annotation(
-            token=columns.tokens[row].decode(),
-            instance=columns.instances[row].decode(),
-            category=content.categories[columns.categories[row]],
-            label=label if label >= 0 else None,
-            translation=tuple(columns.translations[row].tolist()),
-            size_wlh=tuple(columns.sizes_wlh[row].tolist()),
-            rotation=tuple(columns.rotations[row].tolist()),
-            velocity=tuple(columns.velocities[row].tolist()),
-            attributes=tuple(name for i, name in enumerate(content.attributes) if bits >> i & 1),
-            visibility=content.visibilities[visibility] if visibility >= 0 else "",
-            num_lidar_pts=int(columns.num_lidar_pts[row]),
-            num_radar_pts=int(columns.num_radar_pts[row]),
+            token=row["token"].decode(),
+            instance=self._content.instances[row["instance"]].decode(),
+            category=names.categories[row["category"]],
+            label=self._labels[row["category"]],
+            translation=tuple(row["translation"].tolist()),
+            size_wlh=tuple(row["size_wlh"].tolist()),
+            rotation=tuple(row["rotation"].tolist()),
+            velocity=tuple(row["velocity"].tolist()),
+            attributes=tuple(name for k, name in enumerate(names.attributes) if bits >> k & 1),
+            visibility=names.visibilities[visibility] if visibility >= 0 else "",
+            num_lidar_pts=int(row["num_lidar_pts"]),
+            num_radar_pts=int(row["num_radar_pts"]),
         )
 
 
@@ -331,7 +355,8 @@ def load_index(root: Path | str, version: str, *, cache: Path | None = None) -> 
     Args:
         root: data root, the folder of ``samples/`` and of the table folders.
         version: name of the table folder, such as ``v1.0-mini``.
-        cache: file to keep the index in; it is used again as long as the tables' sizes and times have not changed.
+        cache: file to keep the index in (``.npz``); it is used again as long as the tables' sizes and times have not
+            changed. A second file beside it keeps which files are there; folders that have changed are listed again.
 
     Raises:
         DataError: no root, no such version, a table missing or damaged.
@@ -339,47 +364,15 @@ def load_index(root: Path | str, version: str, *, cache: Path | None = None) -> 
     root = Path(root)
     folder = version_folder(root, version)
     state = table_state(folder)
-    content = read_cache(cache, state) if cache is not None else None
+    content = read_content(cache, state) if cache is not None else None
+    known = read_presence(cache, state) if cache is not None and content is not None else None
     if content is None:
         content = build_content(folder)
         if cache is not None:
-            write_cache(cache, state, content)
-    index = NuScenesIndex(root, version, content)
+            write_content(cache, state, content)
+    presence = present_files(root, content, known)
+    if cache is not None and presence is not known:
+        write_presence(cache, state, presence)
+    index = NuScenesIndex(root, version, content, presence)
     logger.info("%s", index.report())
     return index
-
-
-def _scene(i: int, columns: SceneColumns) -> Scene:
-    return Scene(
-        name=columns.name,
-        token=columns.token,
-        description=columns.description,
-        location=columns.location,
-        vehicle=columns.vehicle,
-        index=i,
-        samples=tuple(Sample(s.token, s.stamp, columns.name, i, s) for s in columns.samples),
-    )
-
-
-def _present_files(root: Path, scenes: list[SceneColumns]) -> list[dict[str, NDArray[np.bool_]]]:
-    """Per scene and channel, which files exist: one directory listing per folder, whatever the number of files."""
-
-    @functools.cache
-    def listing(folder: bytes) -> frozenset[bytes]:
-        try:
-            with os.scandir(os.fsencode(root) + b"/" + folder) as entries:
-                return frozenset(entry.name for entry in entries)
-        except OSError:
-            return frozenset()
-
-    def exists(file: bytes) -> bool:
-        folder, _, name = file.rpartition(b"/")
-        return name in listing(folder)
-
-    return [
-        {
-            channel: np.fromiter((exists(f) for f in track.files.tolist()), dtype=np.bool_, count=len(track.files))
-            for channel, track in scene.tracks.items()
-        }
-        for scene in scenes
-    ]

@@ -1,8 +1,8 @@
-"""From the JSON tables to the index content: joins done once, over whole columns."""
+"""From the JSON tables to the index content: read once, in parts, and joined over whole columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 
 from crkd_core.data import nuscenes_tables as tables
 from crkd_core.data.errors import DataError
-from crkd_core.data.nuscenes_content import (
-    AnnotationColumns,
-    CalibrationColumns,
+from crkd_core.data.nuscenes_columns import (
+    CALIBRATION_DTYPE,
+    RECORD_DTYPE,
     Content,
-    SampleColumns,
-    SceneColumns,
-    Track,
+    Description,
+    SceneDescription,
+    annotation_dtype,
+    sample_dtype,
 )
-from crkd_core.types import DETECTION_CLASSES
+from crkd_core.data.nuscenes_files import file_pattern
+from crkd_core.geometry.transforms import transform
 
 CLASS_OF_CATEGORY = {
     "movable_object.barrier": "barrier",
@@ -60,46 +62,38 @@ def build_content(folder: Path) -> Content:
 
 
 def _build(folder: Path) -> Content:
-    scene_rows = tables.read_table(folder, "scene", tables.SceneRow)
-    logs = {row.token: row for row in tables.read_table(folder, "log", tables.LogRow)}
-    scene_of = _positions(row.token for row in scene_rows)
-    samples = tables.read_table(folder, "sample", tables.SampleRow)
-    # References into the table are resolved by token, so rows can be put in the order the index has them.
-    scene_index = _resolved(samples, "scene_token", scene_of, "sample", "scene")
-    order = np.lexsort((np.array([row.timestamp for row in samples], dtype=np.int64), scene_index))
-    samples = [samples[i] for i in order]
-    scene_index = scene_index[order]
-
-    calibrations = _calibrations(folder)
-    tracks, keys = _tracks(folder, samples, scene_index, len(scene_rows), calibrations)
-    annotations, categories, attributes, visibilities = _annotations(folder, samples)
-    bounds = np.searchsorted(scene_index, np.arange(len(scene_rows) + 1))
-    scenes = []
-    for i, row in enumerate(scene_rows):
-        first, end = int(bounds[i]), int(bounds[i + 1])
-        rows = np.searchsorted(annotations.samples, np.arange(first, end + 1))
+    scenes = tables.read_rows(folder, "scene", tables.SceneRow)
+    samples = _samples(folder, scenes)
+    sensors = _sensors(folder)
+    measured = _measurements(folder, samples, sensors, len(scenes))
+    annotated = _annotations(folder, samples)
+    bounds = np.searchsorted(samples.scenes, np.arange(len(scenes) + 1)).tolist()
+    logs = {row.token: row for row in tables.read_rows(folder, "log", tables.LogRow)}
+    described = []
+    for i, row in enumerate(scenes):
         log = logs.get(row.log_token, tables.LogRow(""))
-        scenes.append(
-            SceneColumns(
-                token=row.token,
-                name=row.name,
-                description=row.description,
-                location=log.location,
-                vehicle=log.vehicle,
-                tracks=tracks[i],
-                samples=[
-                    SampleColumns(
-                        token=samples[s].token,
-                        stamp=samples[s].timestamp * _NS_PER_US,
-                        key=keys[s],
-                        annotations=(int(rows[s - first] - rows[0]), int(rows[s - first + 1] - rows[0])),
-                    )
-                    for s in range(first, end)
-                ],
-                annotations=annotations.columns(int(rows[0]), int(rows[-1])),
-            )
+        described.append(
+            SceneDescription(row.token, row.name, row.description, log.location, log.vehicle, bounds[i], bounds[i + 1])
         )
-    return Content(scenes, calibrations.columns, categories, attributes, visibilities)
+    return Content(
+        description=Description(
+            described,
+            sensors.channels,
+            sensors.modalities,
+            annotated.categories,
+            annotated.attributes,
+            annotated.visibilities,
+        ),
+        records=measured.records,
+        tracks=measured.tracks,
+        image_sizes=measured.image_sizes,
+        files=measured.files,
+        calibrations=sensors.calibrations,
+        samples=_sample_rows(samples, annotated.sample_of),
+        keys=measured.keys,
+        annotations=annotated.rows,
+        instances=annotated.instances,
+    )
 
 
 def _positions(tokens: Iterable[str]) -> dict[str, int]:
@@ -107,183 +101,272 @@ def _positions(tokens: Iterable[str]) -> dict[str, int]:
 
 
 def _resolved(
-    rows: Sequence[object], field: str, positions: Mapping[Any, int], table: str, target: str
-) -> NDArray[np.intp]:
+    tokens: Iterable[str | None], positions: Mapping[Any, int], *, field: str, table: str, target: str
+) -> NDArray[np.int32]:
     """(n,) position in table ``target`` of what each row's ``field`` refers to."""
     try:
-        return np.fromiter((positions[getattr(row, field)] for row in rows), dtype=np.intp, count=len(rows))
+        return np.fromiter((positions[token] for token in tokens), dtype=np.int32)
     except KeyError as error:
         raise DataError(
             f"{table}.json: {field} {error} is not in {target}.json; the tables are of different versions or incomplete"
         ) from None
 
 
-@dataclass(frozen=True)
-class _Calibrations:
-    columns: list[CalibrationColumns]
-    tokens: list[str]
-    modalities: dict[str, str]
-
-
-def _calibrations(folder: Path) -> _Calibrations:
-    rows = tables.read_table(folder, "calibrated_sensor", tables.CalibratedSensorRow)
-    sensors = tables.read_table(folder, "sensor", tables.SensorRow)
-    sensor_of = _resolved(rows, "sensor_token", _positions(s.token for s in sensors), "calibrated_sensor", "sensor")
-    found = [
-        CalibrationColumns(sensors[s].channel, row.translation, row.rotation, row.camera_intrinsic)
-        for row, s in zip(rows, sensor_of, strict=True)
-    ]
-    return _Calibrations(found, [row.token for row in rows], {s.channel: s.modality for s in sensors})
-
-
-def _tracks(
-    folder: Path,
-    samples: list[tables.SampleRow],
-    scene_index: NDArray[np.intp],
-    n_scenes: int,
-    calibrations: _Calibrations,
-) -> tuple[list[dict[str, Track]], list[dict[str, int]]]:
-    """Per scene its tracks by channel, per sample its key frames by channel."""
-    rows = tables.read_table(folder, "sample_data", tables.SampleDataRow)
-    sample_of = _resolved(rows, "sample_token", _positions(s.token for s in samples), "sample_data", "sample")
-    calibration_of = _resolved(
-        rows, "calibrated_sensor_token", _positions(calibrations.tokens), "sample_data", "calibrated_sensor"
-    )
-    poses = _poses(folder, rows)
-    channels = sorted(calibrations.modalities)
-    number = _positions(channels)
-    channel_of = np.array([number[c.channel] for c in calibrations.columns], dtype=np.intp)[calibration_of]
-    scene_of = scene_index[sample_of]
-    stamps = np.fromiter((row.timestamp for row in rows), dtype=np.int64, count=len(rows)) * _NS_PER_US
-    key = np.fromiter((row.is_key_frame for row in rows), dtype=np.bool_, count=len(rows))
-    order = np.lexsort((stamps, channel_of, scene_of))
-    group = scene_of[order] * len(channels) + channel_of[order]
-    starts = np.flatnonzero(np.diff(group, prepend=-1))
-    tracks: list[dict[str, Track]] = [{} for _ in range(n_scenes)]
-    keys: list[dict[str, int]] = [{} for _ in samples]
-    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-        picked = order[start:end]
-        first = rows[picked[0]]
-        channel = channels[channel_of[picked[0]]]
-        tracks[scene_of[picked[0]]][channel] = Track(
-            modality=calibrations.modalities[channel],
-            image_size=(first.width or 0, first.height or 0),
-            stamps=stamps[picked],
-            key=key[picked],
-            poses=poses[picked],
-            calibrations=calibration_of[picked].astype(np.int32),
-            files=np.array([rows[i].filename.encode() for i in picked]),
-        )
-        for position in np.flatnonzero(key[picked]):
-            keys[sample_of[picked[position]]][channel] = int(position)
-    return tracks, keys
-
-
-def _poses(folder: Path, rows: list[tables.SampleDataRow]) -> NDArray[np.float64]:
-    pose_rows = tables.read_table(folder, "ego_pose", tables.EgoPoseRow)
-    picked = _resolved(rows, "ego_pose_token", _positions(p.token for p in pose_rows), "sample_data", "ego_pose")
-    poses = np.array([(*p.rotation, *p.translation) for p in pose_rows], dtype=np.float64).reshape(-1, 7)
-    return poses[picked]
-
-
-class _Annotations:
-    """All annotations, sorted by sample."""
-
-    def __init__(self, columns: dict[str, NDArray[np.generic]], samples: NDArray[np.intp]) -> None:
-        self._columns = columns
-        self.samples = samples
-
-    def columns(self, first: int, end: int) -> AnnotationColumns:
-        """The annotations of one scene."""
-        return AnnotationColumns(**{name: column[first:end] for name, column in self._columns.items()})  # type: ignore[arg-type]
-
-
-def _annotations(folder: Path, samples: list[tables.SampleRow]) -> tuple[_Annotations, list[str], list[str], list[str]]:
-    """Annotations sorted by sample, category names, attribute names, visibility levels."""
-    rows = tables.read_table(folder, "sample_annotation", tables.AnnotationRow)
-    instances = tables.read_table(folder, "instance", tables.InstanceRow)
-    categories = tables.read_table(folder, "category", tables.NamedRow)
-    attributes = tables.read_table(folder, "attribute", tables.NamedRow)
-    visibilities = tables.read_table(folder, "visibility", tables.VisibilityRow)
-
-    sample_of = _resolved(rows, "sample_token", _positions(s.token for s in samples), "sample_annotation", "sample")
-    order = np.argsort(sample_of, kind="stable")
-    velocities = _velocities(rows, np.array([s.timestamp for s in samples], dtype=np.int64)[sample_of])[order]
-    rows = [rows[i] for i in order]
-    categories_by_token = _positions(row.token for row in categories)
-    category_of = _resolved(instances, "category_token", categories_by_token, "instance", "category")
-    instances_by_token = _positions(row.token for row in instances)
-    instance_of = _resolved(rows, "instance_token", instances_by_token, "sample_annotation", "instance")
-    names = [CLASS_OF_CATEGORY.get(c.name) for c in categories]
-    label_of = np.array([DETECTION_CLASSES.index(n) if n else -1 for n in names], dtype=np.int8)
-    visibilities_by_token: dict[str | None, int] = {"": -1, None: -1}
-    visibilities_by_token.update((row.token, i) for i, row in enumerate(visibilities))
-    visibility_of = _resolved(rows, "visibility_token", visibilities_by_token, "sample_annotation", "visibility")
-    picked = category_of[instance_of]
-    columns: dict[str, NDArray[np.generic]] = {
-        "tokens": _tokens(row.token for row in rows),
-        "instances": _tokens(row.instance_token for row in rows),
-        "categories": picked.astype(np.int32),
-        "labels": label_of[picked],
-        "attributes": _attribute_bits(rows, attributes),
-        "visibilities": visibility_of.astype(np.int8),
-        "translations": _vectors((row.translation for row in rows), 3),
-        "sizes_wlh": _vectors((row.size for row in rows), 3),
-        "rotations": _vectors((row.rotation for row in rows), 4),
-        "velocities": velocities,
-        "num_lidar_pts": np.array([row.num_lidar_pts for row in rows], dtype=np.int32),
-        "num_radar_pts": np.array([row.num_radar_pts for row in rows], dtype=np.int32),
-    }
-    return (
-        _Annotations(columns, sample_of[order]),
-        [c.name for c in categories],
-        [a.name for a in attributes],
-        [v.level for v in visibilities],
-    )
-
-
-def _tokens(tokens: Iterable[str]) -> NDArray[np.bytes_]:
+def _bytes(tokens: Iterable[str]) -> NDArray[np.bytes_]:
     encoded = [token.encode() for token in tokens]
     return np.array(encoded) if encoded else np.zeros(0, dtype="S1")
 
 
-def _vectors(values: Iterable[tuple[float, ...]], width: int) -> NDArray[np.float64]:
-    return np.array(list(values), dtype=np.float64).reshape(-1, width)
+def _joined(parts: list[NDArray[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)
 
 
-def _attribute_bits(rows: list[tables.AnnotationRow], attributes: list[tables.NamedRow]) -> NDArray[np.int64]:
-    bit = {row.token: 1 << i for i, row in enumerate(attributes)}
+@dataclass(frozen=True)
+class _Samples:
+    """Columns of the samples, sorted by scene and time, and the row of each token."""
+
+    tokens: list[str]
+    microseconds: NDArray[np.int64]
+    scenes: NDArray[np.int32]
+    row_of: dict[str, int]
+
+
+def _samples(folder: Path, scenes: list[tables.SceneRow]) -> _Samples:
+    rows = tables.read_rows(folder, "sample", tables.SampleRow)
+    scene_of = _resolved(
+        (row.scene_token for row in rows),
+        _positions(row.token for row in scenes),
+        field="scene_token",
+        table="sample",
+        target="scene",
+    )
+    times = np.array([row.timestamp for row in rows], dtype=np.int64)
+    order = np.lexsort((times, scene_of))
+    tokens = [rows[i].token for i in order]
+    return _Samples(tokens, times[order], scene_of[order], _positions(tokens))
+
+
+def _sample_rows(samples: _Samples, sample_of_annotation: NDArray[np.int32]) -> NDArray[np.void]:
+    tokens = _bytes(samples.tokens)
+    rows = np.zeros(len(tokens), dtype=sample_dtype(tokens.itemsize))
+    bounds = np.searchsorted(sample_of_annotation, np.arange(len(tokens) + 1))
+    rows["token"] = tokens
+    rows["stamp"] = samples.microseconds * _NS_PER_US
+    rows["scene"] = samples.scenes
+    rows["first_annotation"], rows["end_annotation"] = bounds[:-1], bounds[1:]
+    return rows
+
+
+@dataclass(frozen=True)
+class _Sensors:
+    """Channels sorted by name, the mountings, and the row of each mounting's token."""
+
+    channels: list[str]
+    modalities: list[str]
+    calibrations: NDArray[np.void]
+    row_of: dict[str, int]
+
+
+def _sensors(folder: Path) -> _Sensors:
+    rows = tables.read_rows(folder, "calibrated_sensor", tables.CalibratedSensorRow)
+    sensors = tables.read_rows(folder, "sensor", tables.SensorRow)
+    sensor_of = _resolved(
+        (row.sensor_token for row in rows),
+        _positions(sensor.token for sensor in sensors),
+        field="sensor_token",
+        table="calibrated_sensor",
+        target="sensor",
+    )
+    modality_of = {sensor.channel: sensor.modality for sensor in sensors}
+    channels = sorted(modality_of)
+    calibrations = np.zeros(len(rows), dtype=CALIBRATION_DTYPE)
+    for i, (row, sensor) in enumerate(zip(rows, sensor_of, strict=True)):
+        K = row.camera_intrinsic
+        calibrations[i] = (
+            channels.index(sensors[sensor].channel),
+            transform(row.rotation, row.translation),
+            bool(K),
+            K or np.zeros((3, 3)),
+        )
+    return _Sensors(channels, [modality_of[c] for c in channels], calibrations, _positions(row.token for row in rows))
+
+
+@dataclass(frozen=True)
+class _Measurements:
+    records: NDArray[np.void]
+    tracks: NDArray[np.int64]
+    image_sizes: NDArray[np.int32]
+    files: NDArray[np.bytes_]
+    keys: NDArray[np.int32]
+
+
+def _measurements(folder: Path, samples: _Samples, sensors: _Sensors, n_scenes: int) -> _Measurements:
+    n_channels = len(sensors.channels)
+    records, sample_of, sizes, files = _records(folder, samples, sensors)
+    channel_of = sensors.calibrations["channel"][records["calibration"]]
+    group = samples.scenes[sample_of].astype(np.int64) * n_channels + channel_of
+    order = np.lexsort((records["stamp"], group))
+    records, sample_of, group, channel_of = records[order], sample_of[order], group[order], channel_of[order]
+    tracks = np.searchsorted(group, np.arange(n_scenes * n_channels + 1)).astype(np.int64)
+    image_sizes = np.zeros((n_scenes * n_channels, 2), dtype=np.int32)
+    filled = tracks[:-1] < tracks[1:]
+    image_sizes[filled] = sizes[order[tracks[:-1][filled]]]
+    keys = np.full((len(samples.tokens), n_channels), -1, dtype=np.int32)
+    key = np.flatnonzero(records["is_key_frame"])
+    keys[sample_of[key], channel_of[key]] = key
+    return _Measurements(records, tracks, image_sizes, files, keys)
+
+
+def _records(
+    folder: Path, samples: _Samples, sensors: _Sensors
+) -> tuple[NDArray[np.void], NDArray[np.int32], NDArray[np.int32], NDArray[np.bytes_]]:
+    """Records in the order of the table; the sample and the image size (n, 2) of each; the patterns of the files."""
+    pose_of, poses = _poses(folder)
+    patterns: dict[bytes, int] = {}
+    parts: list[tuple[NDArray[Any], ...]] = []
+    for rows in tables.read_table(folder, "sample_data", tables.SampleDataRow):
+
+        def resolved(field: str, positions: Mapping[str, int], target: str, rows: Any = rows) -> NDArray[np.int32]:
+            tokens = (getattr(row, field) for row in rows)
+            return _resolved(tokens, positions, field=field, table="sample_data", target=target)
+
+        sample_of = resolved("sample_token", samples.row_of, "sample")
+        part = np.zeros(len(rows), dtype=RECORD_DTYPE)
+        part["calibration"] = resolved("calibrated_sensor_token", sensors.row_of, "calibrated_sensor")
+        pose = poses[resolved("ego_pose_token", pose_of, "ego_pose")]
+        part["rotation"], part["translation"] = pose[:, :4], pose[:, 4:]
+        part["stamp"] = np.array([row.timestamp for row in rows], dtype=np.int64) * _NS_PER_US
+        part["file"] = [patterns.setdefault(file_pattern(r.filename, r.timestamp), len(patterns)) for r in rows]
+        part["is_key_frame"] = [row.is_key_frame for row in rows]
+        size = np.array([(row.width or 0, row.height or 0) for row in rows], dtype=np.int32).reshape(-1, 2)
+        parts.append((part, sample_of, size))
+    records, samples_of, sizes = zip(*parts, strict=True)
+    files = np.array(list(patterns)) if patterns else np.zeros(0, dtype="S1")
+    return np.concatenate(records), np.concatenate(samples_of), np.concatenate(sizes), files
+
+
+def _poses(folder: Path) -> tuple[dict[str, int], NDArray[np.float64]]:
+    """The row of each ego pose's token, and the poses (n, 7): quaternion and translation."""
+    row_of: dict[str, int] = {}
+    parts = [np.zeros((0, 7))]
+    first = 0
+    for rows in tables.read_table(folder, "ego_pose", tables.EgoPoseRow):
+        row_of.update(zip((row.token for row in rows), range(first, first + len(rows)), strict=True))
+        parts.append(np.array([row.rotation + row.translation for row in rows], dtype=np.float64).reshape(-1, 7))
+        first += len(rows)
+    return row_of, np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class _Annotations:
+    """Annotations sorted by sample, the sample of each, and the names they refer to."""
+
+    rows: NDArray[np.void]
+    sample_of: NDArray[np.int32]
+    instances: NDArray[np.bytes_]
+    categories: list[str]
+    attributes: list[str]
+    visibilities: list[str]
+
+
+def _annotations(folder: Path, samples: _Samples) -> _Annotations:
+    instances = tables.read_rows(folder, "instance", tables.InstanceRow)
+    categories = tables.read_rows(folder, "category", tables.NamedRow)
+    attributes = tables.read_rows(folder, "attribute", tables.NamedRow)
+    visibilities = tables.read_rows(folder, "visibility", tables.VisibilityRow)
+    category_of = _resolved(
+        (row.category_token for row in instances),
+        _positions(row.token for row in categories),
+        field="category_token",
+        table="instance",
+        target="category",
+    )
+    instance_of = _positions(row.token for row in instances)
+    visibility_of: dict[str | None, int] = {"": -1, None: -1}
+    visibility_of.update((row.token, i) for i, row in enumerate(visibilities))
+    bit_of = {row.token: 1 << i for i, row in enumerate(attributes)}
+
+    found: list[NDArray[np.void]] = []
+    sample_parts: list[NDArray[np.int32]] = []
+    links = _Links([], [], [])
+    for rows in tables.read_table(folder, "sample_annotation", tables.AnnotationRow):
+
+        def resolved(field: str, positions: Mapping[Any, int], target: str, rows: Any = rows) -> NDArray[np.int32]:
+            tokens = (getattr(row, field) for row in rows)
+            return _resolved(tokens, positions, field=field, table="sample_annotation", target=target)
+
+        tokens = _bytes(row.token for row in rows)
+        part = np.zeros(len(rows), dtype=annotation_dtype(tokens.itemsize))
+        part["token"] = tokens
+        part["instance"] = resolved("instance_token", instance_of, "instance")
+        part["category"] = category_of[part["instance"]]
+        part["attributes"] = _attribute_bits(rows, bit_of)
+        part["visibility"] = resolved("visibility_token", visibility_of, "visibility")
+        for column, values in {
+            "translation": [row.translation for row in rows],
+            "size_wlh": [row.size for row in rows],
+            "rotation": [row.rotation for row in rows],
+            "num_lidar_pts": [row.num_lidar_pts for row in rows],
+            "num_radar_pts": [row.num_radar_pts for row in rows],
+        }.items():
+            part[column] = np.array(values, dtype=part.dtype[column].base).reshape(part[column].shape)
+        found.append(part)
+        sample_parts.append(resolved("sample_token", samples.row_of, "sample"))
+        links.extend(rows)
+    annotations = _joined(found, annotation_dtype(1))
+    sample_of = _joined(sample_parts, np.dtype(np.int32))
+    annotations["velocity"] = _velocities(links, annotations["translation"], samples.microseconds[sample_of])
+    order = np.argsort(sample_of, kind="stable")
+    return _Annotations(
+        annotations[order],
+        sample_of[order],
+        _bytes(row.token for row in instances),
+        [row.name for row in categories],
+        [row.name for row in attributes],
+        [row.level for row in visibilities],
+    )
+
+
+def _attribute_bits(rows: list[tables.AnnotationRow], bit_of: Mapping[str, int]) -> list[int]:
     try:
-        return np.array([sum(bit[token] for token in row.attribute_tokens) for row in rows], dtype=np.int64)
+        return [sum(bit_of[token] for token in row.attribute_tokens) for row in rows]
     except KeyError as error:
         raise DataError(f"sample_annotation.json: attribute token {error} is not in attribute.json") from None
 
 
-def _velocities(rows: list[tables.AnnotationRow], timestamps: NDArray[np.int64]) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class _Links:
+    """Tokens of all annotations, and of the annotations of the same object before and after each."""
+
+    token: list[str]
+    prev: list[str]
+    next: list[str]
+
+    def extend(self, rows: list[tables.AnnotationRow]) -> None:
+        self.token.extend(row.token for row in rows)
+        self.prev.extend(row.prev for row in rows)
+        self.next.extend(row.next for row in rows)
+
+
+def _velocities(
+    links: _Links, translations: NDArray[np.float64], microseconds: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """(n, 3) m/s: between the previous and the next annotation of the object, or one of them and this one.
 
     NaN where the object was annotated once, or where these are further apart than ``MAX_TIME_DIFF`` allows: the same
     rule as the official metric's.
     """
-    positions = _positions(row.token for row in rows)
-    here = np.arange(len(rows))
-    ends = []
-    for field in ("prev", "next"):
-        linked = np.array([getattr(row, field) != "" for row in rows], dtype=np.bool_)
-        neighbour = here.copy()
-        neighbour[linked] = _resolved(
-            [row for row, link in zip(rows, linked, strict=True) if link],
-            field,
-            positions,
-            "sample_annotation",
-            "sample_annotation",
-        )
-        ends.append(neighbour)
-    first, last = ends
-    translations = _vectors((row.translation for row in rows), 3)
-    seconds = 1e-6 * timestamps[last] - 1e-6 * timestamps[first]
+    row_of = {**_positions(links.token), "": -1}
+    here = np.arange(len(links.token))
+
+    def end(tokens: list[str], field: str) -> NDArray[np.int64]:
+        linked = _resolved(tokens, row_of, field=field, table="sample_annotation", target="sample_annotation")
+        return np.where(linked >= 0, linked, here)
+
+    first, last = end(links.prev, "prev"), end(links.next, "next")
+    seconds = 1e-6 * microseconds[last] - 1e-6 * microseconds[first]
     central = (first != here) & (last != here)
     known = (first != last) & (seconds > 0) & (seconds <= np.where(central, 2 * MAX_TIME_DIFF, MAX_TIME_DIFF))
-    velocities = np.full((len(rows), 3), np.nan)
+    velocities = np.full((len(here), 3), np.nan)
     velocities[known] = (translations[last[known]] - translations[first[known]]) / seconds[known, None]
     return velocities

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -137,6 +139,11 @@ TABLES = (
 
 RowT = TypeVar("RowT", bound=_Row)
 
+_PART_BYTES = 1 << 24
+_TAIL_BYTES = 1 << 16
+_BORDER = re.compile(rb"\}\s*,\s*\{")
+"""Between two rows, which hold no objects themselves."""
+
 
 def version_folder(root: Path, version: str) -> Path:
     """The folder of the tables, ``<root>/<version>``.
@@ -163,19 +170,49 @@ def table_state(folder: Path) -> list[tuple[str, int, int]]:
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in states]
 
 
-def read_table(folder: Path, name: str, row: type[RowT]) -> list[RowT]:
-    """All rows of one table.
+def read_table(folder: Path, name: str, row: type[RowT]) -> Iterator[list[RowT]]:
+    """All rows of one table, some at a time: of a table of a gigabyte, never more than a few megabytes are in memory.
 
     Raises:
         DataError: unreadable, not JSON (names line and byte), or without the expected fields (names row and field).
     """
     path = folder / f"{name}.json"
+    decoder = msgspec.json.Decoder(list[row])  # type: ignore[valid-type]
+    given = 0
     try:
-        content = path.read_bytes()
+        for part in _parts(path):
+            rows = decoder.decode(part)
+            yield rows
+            given += len(rows)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # A damaged table, or a text in it that looks like the border between two rows: the whole of it tells.
+        yield _decoded(path, decoder)[given:]
+
+
+def read_rows(folder: Path, name: str, row: type[RowT]) -> list[RowT]:
+    """All rows of one table at once, for the small ones; raises as ``read_table``."""
+    return [found for rows in read_table(folder, name, row) for found in rows]
+
+
+def _parts(path: Path) -> Iterator[bytes]:
+    """The table cut between rows into JSON lists of about ``_PART_BYTES``."""
+    opening, rest = b"", b""
+    with path.open("rb") as file:
+        while block := file.read(_PART_BYTES):
+            rest += block
+            borders = list(_BORDER.finditer(rest, max(0, len(rest) - _TAIL_BYTES)))
+            if borders:
+                yield opening + rest[: borders[-1].start() + 1] + b"]"
+                opening, rest = b"[", rest[borders[-1].end() - 1 :]
+    yield opening + rest
+
+
+def _decoded(path: Path, decoder: msgspec.json.Decoder[list[RowT]]) -> list[RowT]:
+    content = path.read_bytes()
     try:
-        return msgspec.json.decode(content, type=list[row])  # type: ignore[valid-type]
+        return decoder.decode(content)
     except msgspec.ValidationError as error:
         raise DataError(f"{path}: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -204,31 +204,31 @@ class TestMistakes:
 
 class TestCache:
     def test_cached_index_is_the_same(self, tiny_set: Any, tmp_path: Path):
-        fresh = load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "sub" / "index")
-        cached = load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "sub" / "index")
+        fresh = load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "sub" / "index.npz")
+        cached = load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "sub" / "index.npz")
         assert cached.report() == fresh.report()
         for a, b in zip(fresh.samples, cached.samples, strict=True):
             # As text: an unknown velocity is NaN, which equals nothing.
             assert repr(fresh.annotations(a)) == repr(cached.annotations(b))
             assert repr(fresh.recent_records(a, "RADAR_FRONT", 3)) == repr(cached.recent_records(b, "RADAR_FRONT", 3))
-        assert [p.name for p in (tmp_path / "sub").iterdir()] == ["index"]
+        assert sorted(p.name for p in (tmp_path / "sub").iterdir()) == ["index.files.npz", "index.npz"]
 
     def test_tables_are_not_read_again(self, tiny_set: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index")
+        load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz")
         monkeypatch.setattr("crkd_core.data.nuscenes.build_content", None)
-        assert len(load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index").samples) == 4
+        assert len(load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz").samples) == 4
 
     def test_files_are_looked_for_again(self, tiny_set: Any, tmp_path: Path):
-        load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index")
+        load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz")
         tiny_set.files("LIDAR_TOP", key=True)[0].unlink()
-        assert len(load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index").complete_samples()) == 3
+        assert len(load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz").complete_samples()) == 3
 
     def test_changed_table_rebuilds_and_says_so(self, tiny_set: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture):
-        load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index")
+        load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz")
         tiny_set.tables["scene"][0]["name"] = "scene-1001"
         tiny_set.write("scene")
         with caplog.at_level(logging.INFO):
-            index = load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index")
+            index = load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz")
         assert index.scenes[0].name == "scene-1001"
         assert "the tables have changed" in caplog.text
 
@@ -236,22 +236,22 @@ class TestCache:
     def test_damaged_cache_rebuilds_and_says_so(
         self, tiny_set: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
     ):
-        (tmp_path / "index").write_bytes(content)
-        assert len(load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index").samples) == 4
+        (tmp_path / "index.npz").write_bytes(content)
+        assert len(load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz").samples) == 4
         assert "building the index again" in caplog.text
-        assert (tmp_path / "index").read_bytes() != content
+        assert (tmp_path / "index.npz").read_bytes() != content
 
     def test_truncated_cache_rebuilds(self, tiny_set: Any, tmp_path: Path):
-        load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index")
-        content = (tmp_path / "index").read_bytes()
-        (tmp_path / "index").write_bytes(content[: len(content) // 2])
-        assert len(load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index").samples) == 4
+        load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz")
+        content = (tmp_path / "index.npz").read_bytes()
+        (tmp_path / "index.npz").write_bytes(content[: len(content) // 2])
+        assert len(load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz").samples) == 4
 
     def test_place_that_cannot_be_written_is_only_a_warning(
         self, tiny_set: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ):
         (tmp_path / "file").write_text("")
-        index = load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "file" / "index")
+        index = load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "file" / "index.npz")
         assert len(index.samples) == 4
         assert "index not cached" in caplog.text
 

@@ -1,0 +1,155 @@
+"""The index's file: a NumPy archive (.npz, no pickle) whose arrays are read by memory map."""
+
+from __future__ import annotations
+
+import io
+import logging
+import mmap
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from crkd_core.data.nuscenes_columns import Content, Description
+from crkd_core.data.nuscenes_files import FolderStates, Presence
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 2
+"""Version of the files: raise it whenever what they hold changes."""
+
+TableState = list[tuple[str, int, int]]
+HeaderT = TypeVar("HeaderT", bound=msgspec.Struct)
+
+
+class _IndexHeader(msgspec.Struct, frozen=True):
+    format: int
+    tables: TableState
+    description: Description
+
+
+class _PresenceHeader(msgspec.Struct, frozen=True):
+    format: int
+    tables: TableState
+    folders: FolderStates
+
+
+class _Version(msgspec.Struct, frozen=True):
+    format: int
+    tables: TableState
+
+
+def read_content(path: Path, tables: TableState) -> Content | None:
+    """The cached content, or None (with a log message) if there is none for exactly these tables.
+
+    Args:
+        path: the index file.
+        tables: state of the tables, as of ``nuscenes_tables.table_state``.
+    """
+    found = _read(path, tables, _IndexHeader, "index")
+    if found is None:
+        return None
+    header, arrays = found
+    try:
+        return Content(description=header.description, **arrays)
+    except TypeError as error:
+        logger.warning("%s: unusable (%s); building the index again", path, error)
+        return None
+
+
+def write_content(path: Path, tables: TableState, content: Content) -> None:
+    """Write the index file in one step; a place that cannot be written to is only a warning."""
+    arrays = {f.name: getattr(content, f.name) for f in fields(Content) if f.name != "description"}
+    _write(path, _IndexHeader(FORMAT, tables, content.description), arrays)
+
+
+def read_presence(path: Path, tables: TableState) -> Presence | None:
+    """Which files were there when the folders were listed last; None: not known for these tables."""
+    found = _read(_presence_path(path), tables, _PresenceHeader, "list of files")
+    return None if found is None else Presence(found[0].folders, found[1]["present"])
+
+
+def write_presence(path: Path, tables: TableState, presence: Presence) -> None:
+    """Keep it beside the index file."""
+    header = _PresenceHeader(FORMAT, tables, presence.folders)
+    _write(_presence_path(path), header, {"present": presence.present})
+
+
+def _presence_path(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.files{path.suffix}")
+
+
+def _read(
+    path: Path, tables: TableState, header: type[HeaderT], what: str
+) -> tuple[HeaderT, dict[str, NDArray[Any]]] | None:
+    try:
+        arrays = mapped_arrays(path)
+        encoded = arrays.pop("header").tobytes()
+        version = msgspec.json.decode(encoded, type=_Version)
+        if version.format != FORMAT:
+            logger.info("%s: of another version of this program; building the %s again", path, what)
+            return None
+        if version.tables != tables:
+            logger.info("%s: the tables have changed since; building the %s again", path, what)
+            return None
+        return msgspec.json.decode(encoded, type=header), arrays
+    except FileNotFoundError:
+        return None
+    except (OSError, zipfile.BadZipFile, msgspec.MsgspecError, ValueError, KeyError) as error:
+        logger.warning("%s: unusable (%s); building the %s again", path, error, what)
+        return None
+
+
+def _write(path: Path, header: msgspec.Struct, arrays: Mapping[str, NDArray[Any]]) -> None:
+    encoded = np.frombuffer(msgspec.json.encode(header), dtype=np.uint8)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with unfinished.open("wb") as file:
+                np.savez(file, header=encoded, **arrays)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("%s: index not cached: %s", path, error)
+
+
+def mapped_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an uncompressed .npz file, read-only, where they lie in the file.
+
+    ``numpy.load`` would copy each of them into the memory of every process.
+
+    Raises:
+        OSError: it cannot be read.
+        zipfile.BadZipFile: not an .npz file, or not all of it.
+        ValueError: an array of Python objects, or compressed.
+    """
+    with path.open("rb") as file:
+        members = zipfile.ZipFile(file).infolist()
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return {member.filename.removesuffix(".npy"): _mapped(memory, member) for member in members}
+
+
+def _mapped(memory: mmap.mmap, member: zipfile.ZipInfo) -> NDArray[Any]:
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{member.filename} is compressed")
+    # A member's local header: 30 bytes, of which the last four are the lengths of the two texts that follow it.
+    lengths = memory[member.header_offset + 26 : member.header_offset + 30]
+    start = member.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
+    head = io.BytesIO(memory[start : start + min(member.file_size, 1 << 16)])
+    npy.read_magic(head)  # type: ignore[no-untyped-call]
+    shape, _, dtype = npy.read_array_header_1_0(head)  # type: ignore[no-untyped-call]
+    if dtype.hasobject:
+        raise ValueError(f"{member.filename} holds Python objects")
+    count = int(np.prod(shape, dtype=np.int64))
+    if count == 0:
+        return np.zeros(shape, dtype=dtype)
+    return np.frombuffer(memory, dtype=dtype, count=count, offset=start + head.tell()).reshape(shape)
