@@ -80,7 +80,7 @@ def make_detector(parameters: DetectorParameters) -> Detector:
         RecipeError: the checkpoint of a teacher, which needs a LiDAR.
     """
     checkpoint = parameters.text("checkpoint") or shipped_checkpoint()
-    _ = read_sidecar(checkpoint).recipe.live_radar  # refuses a teacher before it asks for its extra libraries
+    _ = read_sidecar(checkpoint).recipe.live_sweeps  # refuses a teacher before it asks for its extra libraries
     return Detector(
         checkpoint,
         device=parameters.text("device"),

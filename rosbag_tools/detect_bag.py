@@ -96,7 +96,7 @@ def detect_bag(
     check_can_write(Path(out), overwrite=overwrite)
     summary, started = DetectSummary(), time.perf_counter()
     base, threshold = parameters.text("base_frame"), parameters.number("score_threshold")
-    sweeps = detector.recipe.live_radar.sweeps
+    sweeps = detector.recipe.live_sweeps
     with open_bag(bag_path) as bag, new_bag(out, overwrite=overwrite) as writer:
         names = _announce(writer, parameters)
         # Closed here, so that an error is told after the end of the progress bar, on a line of its own.

@@ -85,7 +85,7 @@ def described(recipe: Recipe) -> list[str]:
         "decoder": model.decoder,
         "head": model.head,
     }
-    counts = [sum(p.numel() for p in part.parameters()) for part in parts.values() if part is not None]
+    counts = [sum(p.numel() for p in part.parameters()) if part is not None else 0 for part in parts.values()]
     operations = flops(model, inputs)
     height, width = recipe.image.size
     return [

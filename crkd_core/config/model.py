@@ -34,6 +34,9 @@ class RadarConfig(Section, frozen=True, kw_only=True):
     """Radar branch: pillars of the BEV grid, per-point MLP, maximum, scatter, optional calibration block."""
 
     sweeps: Count = 6
+    repeat_oldest: bool = False
+    """A radar with fewer sweeps (a scene or a live run begins) has its oldest one counted several times, as in the
+    original: a pillar's padding, which takes part in its maximum (quirk Q6), depends on the number of its points."""
     max_points_per_pillar: Count = 20
     max_pillars: tuple[Count, Count] = (30000, 60000)
     """Training, inference."""
@@ -62,9 +65,10 @@ class LidarConfig(Section, frozen=True, kw_only=True):
 
 
 class FuserConfig(Section, frozen=True, kw_only=True):
-    """Fusion of the camera map with the radar (or LiDAR) map."""
+    """Fusion of the camera map with the radar (or LiDAR) map; of a single map, one convolution."""
 
     type: Literal["gated", "conv"] = "gated"
+    """``gated`` weighs two maps against each other and needs both."""
     channels: Count = 256
 
 
@@ -97,9 +101,9 @@ class HeadConfig(Section, frozen=True, kw_only=True):
 
 
 class ModelConfig(Section, frozen=True, kw_only=True):
-    """The network: cameras, and either radars (what a vehicle runs) or a LiDAR (a teacher)."""
+    """The network: cameras, radars or both (what a vehicle runs); or a LiDAR in place of radars (a teacher)."""
 
-    camera: CameraConfig
+    camera: CameraConfig | None
     radar: RadarConfig | None = None
     lidar: LidarConfig | None = None
     fuser: FuserConfig = FuserConfig()
@@ -107,11 +111,15 @@ class ModelConfig(Section, frozen=True, kw_only=True):
     head: HeadConfig = HeadConfig()
 
     def __post_init__(self) -> None:
-        if (self.radar is None) == (self.lidar is None):
-            found = "neither" if self.radar is None else "both"
-            raise ValueError(f"expected either radar or lidar beside camera, got {found}; set the other one to null")
-        if self.camera.view_transform == "depth_lss" and self.lidar is None:
+        if self.radar is not None and self.lidar is not None:
+            raise ValueError("expected radar or lidar, got both; set one of them to null")
+        branches = [branch for branch in (self.camera, self.radar, self.lidar) if branch is not None]
+        if not branches:
+            raise ValueError("expected at least one of camera, radar and lidar, got none")
+        if len(branches) == 1 and self.fuser.type == "gated":
+            raise ValueError("fuser.type: 'gated' weighs two maps against each other, here is one; set type: conv")
+        if self.camera is not None and self.camera.view_transform == "depth_lss" and self.lidar is None:
             raise ValueError(
-                "camera.view_transform: 'depth_lss' needs LiDAR points, which a camera + radar detector does not read; "
+                "camera.view_transform: 'depth_lss' needs LiDAR points, which this detector does not read; "
                 "set view_transform: lss"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crkd_core.config.data import BevAugmentConfig, BevConfig, ImageConfig
 from crkd_core.config.distillation import DistillationConfig
-from crkd_core.config.model import ModelConfig, RadarConfig
+from crkd_core.config.model import ModelConfig
 from crkd_core.config.section import RecipeError, Section
 from crkd_core.config.train import TrainConfig
 
@@ -32,8 +32,8 @@ class Recipe(Section, frozen=True, kw_only=True):
     def _check_distillation(self) -> None:
         if self.distillation is None:
             return
-        if self.model.radar is None:
-            raise ValueError("distillation: expected a student with a radar branch; set distillation: null")
+        if self.model.radar is None or self.model.camera is None:
+            raise ValueError("distillation: expected a student with camera and radar branches; set distillation: null")
         if self.distillation.radar.weight > 0 and not self.model.radar.calibration:
             raise ValueError(
                 "distillation.radar.weight: needs the radar calibration block, on whose activation it works; set "
@@ -53,22 +53,22 @@ class Recipe(Section, frozen=True, kw_only=True):
             )
 
     @property
-    def live_radar(self) -> RadarConfig:
-        """The radar branch, for what feeds the model from cameras and radars only.
+    def live_sweeps(self) -> int:
+        """Sweeps per radar that a live frame should hold: what the model reads, at least one to look at.
 
         Raises:
-            RecipeError: the recipe is a teacher's.
+            RecipeError: the recipe is a teacher's, which cameras and radars cannot feed.
         """
-        if self.model.radar is None:
+        if self.model.lidar is not None:
             raise RecipeError(
                 f"recipe '{self.name}': a teacher, which reads LiDAR points; here are cameras and radars only: "
                 "use a checkpoint of a student, baseline or crkd recipe"
             )
-        return self.model.radar
+        return max(1, self.radar_sweeps)
 
     @property
     def radar_sweeps(self) -> int:
-        """Sweeps per radar that a frame should hold; 0 for a teacher."""
+        """Sweeps per radar that a frame should hold; 0 without a radar branch."""
         return 0 if self.model.radar is None else self.model.radar.sweeps
 
     @property

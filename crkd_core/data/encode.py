@@ -139,7 +139,7 @@ def _encode(
     rng: np.random.Generator | None,
     pool: Executor | None,
 ) -> NetworkInput:
-    names = ordered(tuple(frame.cameras), CAMERA_ORDER)
+    names = ordered(tuple(frame.cameras), CAMERA_ORDER) if recipe.model.camera is not None else []
     cameras = [frame.cameras[name] for name in names]
     # One generator per camera: the result does not depend on which thread comes first.
     rngs = [None] * len(names) if rng is None else rng.spawn(len(names))

@@ -73,8 +73,9 @@ def annotated_frame(
 
 
 def channels_read(index: NuScenesIndex, recipe: Recipe) -> list[str]:
-    """The sensors whose key frames a recipe reads: all cameras, and all radars or (a teacher) the LiDAR."""
-    unread = "LIDAR" if recipe.model.lidar is None else "RADAR"
+    """The sensors whose key frames a recipe reads: those of its branches."""
+    branches = {"CAM": recipe.model.camera, "RADAR": recipe.model.radar, "LIDAR": recipe.model.lidar}
+    unread = tuple(prefix for prefix, branch in branches.items() if branch is None)
     return sorted({c.channel for c in index.calibrations if not c.channel.startswith(unread)})
 
 

@@ -1,4 +1,4 @@
-"""The detector of CRKD, every variant of which is a recipe: camera + radar, or camera + LiDAR for a teacher."""
+"""The detector of CRKD, every variant of which is a recipe: camera, radar or both; camera + LiDAR for a teacher."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from crkd_core.types import NetworkInput
 
 @dataclass(frozen=True)
 class FusionOutput:
-    """What the network computes; all maps are (B, C, nx, ny), rows x, columns y.
+    """What the network computes; all maps are (B, C, nx, ny), rows x, columns y; C is 0 where the recipe has no branch.
 
     Attributes:
         tasks: raw head maps, one entry for each of ``center_head.TASKS``.
@@ -44,10 +44,9 @@ class FusionOutput:
 class CameraBranch(nn.Module):
     """Images to a BEV map: backbone, neck, view transform."""
 
-    def __init__(self, recipe: Recipe, grid: BevGrid) -> None:
+    def __init__(self, config: CameraConfig, image_size: tuple[int, int], grid: BevGrid) -> None:
         super().__init__()
-        config = recipe.model.camera
-        self.image_size = height, width = recipe.image.size
+        self.image_size = height, width = image_size
         self.channels = config.channels
         self.grid = grid
         self.backbone = _backbone(config)
@@ -94,7 +93,7 @@ class CameraBranch(nn.Module):
 
 
 class FusionDetector(nn.Module):
-    """Camera branch, radar or LiDAR branch, fusion, BEV decoder, head.
+    """Camera branch, radar or LiDAR branch, fusion, BEV decoder, head. A branch the recipe does not have is None.
 
     Attributes:
         recipe: what it is composed of.
@@ -112,12 +111,15 @@ class FusionDetector(nn.Module):
         self.recipe = recipe
         model = recipe.model
         self.grid = BevGrid.from_config(recipe.bev)
-        self.camera = CameraBranch(recipe, self.grid)
+        self.camera = CameraBranch(model.camera, recipe.image.size, self.grid) if model.camera is not None else None
         self.radar = RadarEncoder(model.radar, self.grid) if model.radar is not None else None
         self.lidar = LidarEncoder(model.lidar, self.grid) if model.lidar is not None else None
         other = self.radar if self.radar is not None else self.lidar
-        assert other is not None
-        self.fuser = build_fuser(model.fuser, model.camera.channels, other.out_channels)
+        self.fuser = build_fuser(
+            model.fuser,
+            camera_channels=0 if self.camera is None else self.camera.channels,
+            other_channels=0 if other is None else other.out_channels,
+        )
         self.decoder = BevDecoder(model.fuser.channels, model.decoder)
         self.head = CenterHead(model.decoder.out_channels, model.head)
         for part in self.children():
@@ -130,19 +132,29 @@ class FusionDetector(nn.Module):
         Args:
             inputs: on the model's device.
         """
-        camera = self.camera(inputs)
         other, activation = self.other(inputs)
-        fused, camera_gated, _ = self.fuser(camera, other)
+        fused, camera_gated, _ = self.fuser(self.camera_map(inputs), other)
         tasks = self.head(self.decoder(fused))
         return FusionOutput(tasks, camera_gated, fused, other, activation)
+
+    def camera_map(self, inputs: NetworkInput) -> Tensor:
+        """The camera map (B, C, nx, ny); C is 0 without a camera branch."""
+        if self.camera is None:
+            return self._no_map(inputs)
+        camera: Tensor = self.camera(inputs)
+        return camera
 
     def other(self, inputs: NetworkInput) -> tuple[Tensor, Tensor | None]:
         """The map that is fused with the camera's, and the radar activation (None without a calibration block)."""
         if self.lidar is not None:
             return self.lidar(inputs.lidar, inputs.lidar_sample, inputs.batch_size), None
-        assert self.radar is not None
+        if self.radar is None:
+            return self._no_map(inputs), None
         encoded: tuple[Tensor, Tensor | None] = self.radar(inputs.radar, inputs.radar_sample, inputs.batch_size)
         return encoded
+
+    def _no_map(self, inputs: NetworkInput) -> Tensor:
+        return inputs.bev_augment.new_zeros(inputs.batch_size, 0, *self.grid.shape)
 
     @torch.no_grad()
     def detect(self, inputs: NetworkInput) -> list[Decoded]:
@@ -153,9 +165,8 @@ class FusionDetector(nn.Module):
         """
         if inputs.bev_augment.device.type != "cpu":
             return self.decode(self(inputs))
-        camera = self.camera(inputs)
-        other, _ = self.other(inputs)
-        shared, heatmaps = self.head.heatmaps(self.decoder(self.fuser(camera, other)[0]))
+        fused = self.fuser(self.camera_map(inputs), self.other(inputs)[0])[0]
+        shared, heatmaps = self.head.heatmaps(self.decoder(fused))
         peaks = [find_peaks(heatmap, self.recipe.model.head) for heatmap in heatmaps]
         codes = [self.head.codes_at(t, shared, p.sample, p.row, p.column) for t, p in enumerate(peaks)]
         return decode_peaks(peaks, codes, self.grid, self.recipe.model.head, batch_size=inputs.batch_size)

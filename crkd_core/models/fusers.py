@@ -1,4 +1,7 @@
-"""Fusion of the camera BEV map with the radar (or LiDAR) one."""
+"""Fusion of the camera BEV map with the radar (or LiDAR) one.
+
+A detector of one sensor fuses its map with one that has no channels: the convolution is then that of a single map.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ class GatedFuser(ConvFuser):
         return super().forward(camera * self.gate_camera(both).sigmoid(), other * self.gate_other(both).sigmoid())
 
 
-def build_fuser(config: FuserConfig, camera_channels: int, other_channels: int) -> ConvFuser:
-    """The fuser that a recipe names."""
+def build_fuser(config: FuserConfig, *, camera_channels: int, other_channels: int) -> ConvFuser:
+    """The fuser that a recipe names; a map that does not exist has 0 channels."""
     kind = GatedFuser if config.type == "gated" else ConvFuser
     return kind(camera_channels, other_channels, config.channels)

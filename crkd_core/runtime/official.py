@@ -201,7 +201,12 @@ def exported(model: FusionDetector) -> dict[str, Tensor]:
     """The model's state by the original's names and layouts, constants included.
 
     A student with a calibration block exists in the original only inside a distiller: its names carry ``_student``.
+
+    Raises:
+        OfficialError: a detector without cameras, which the original does not have.
     """
+    if model.camera is None:
+        raise OfficialError(f"recipe {model.recipe.name}: has no camera branch; the original knows no such detector")
     radar = model.recipe.model.radar
     distilled = radar is not None and radar.calibration
     fuser = model.recipe.model.fuser.type

@@ -158,6 +158,8 @@ def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> Fus
     done = _resumed_step(last) if options.resume else 0
     module = DetectionTraining(recipe, log_every=options.log_every)
     if options.pretrained is not None and not options.resume:
+        if module.model.camera is None:
+            raise TrainingError(f"recipe {recipe.name}: has no camera branch that {options.pretrained} could start")
         report = load_pretrained(module.model.camera.backbone, options.pretrained)
         logger.info("%s: %d entries loaded, %d not needed", options.pretrained, report.loaded, len(report.dropped))
     loader = _loader(samples, recipe, options, start_step=done)

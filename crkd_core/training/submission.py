@@ -57,7 +57,7 @@ class SubmissionError(UserError):
 def used_sensors(recipe: Recipe) -> dict[str, bool]:
     """The result file's flags of what a detector of this recipe reads."""
     return {
-        "use_camera": True,
+        "use_camera": recipe.model.camera is not None,
         "use_radar": recipe.model.radar is not None,
         "use_lidar": recipe.model.lidar is not None,
     }

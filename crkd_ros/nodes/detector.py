@@ -129,7 +129,7 @@ class DetectorNode(LifecycleNode):
         assert self._detector is not None
         self._pipeline = FramePipeline(
             self._config,
-            sweeps=self._detector.recipe.live_radar.sweeps,
+            sweeps=self._detector.recipe.live_sweeps,
             replay=self._replay,
             namespace=self.get_namespace(),
             warn=self._warn,

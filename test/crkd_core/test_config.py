@@ -97,14 +97,16 @@ def test_mistake_is_told_with_place_found_and_allowed(path: str, value: Any, mes
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"radar": None}, "model: expected either radar or lidar beside camera, got neither"),
-        ({"lidar": {}}, "model: expected either radar or lidar beside camera, got both"),
+        ({"radar": None, "camera": None}, "model: expected at least one of camera, radar and lidar, got none"),
+        ({"radar": None}, "model: fuser.type: 'gated' weighs two maps .* set type: conv"),
+        ({"camera": None}, "model: fuser.type: 'gated' weighs two maps .* set type: conv"),
+        ({"lidar": {}}, "model: expected radar or lidar, got both; set one of them to null"),
         ({"radar": None, "lidar": {"voxel": [0.1, 0.1, 0.2]}}, "model.lidar.voxel: .* an eighth of bev.cell"),
         ({"radar": None, "lidar": {"voxel": [0.075, 0.075, 0.4]}}, "model.lidar.voxel: .* at least 24 layers, got 0.4"),
         ({"radar": None, "lidar": {"swepes": 3}}, "model.lidar: .*unknown field `swepes`; allowed: sweeps"),
     ],
 )
-def test_one_sensor_beside_the_cameras(change: dict[str, Any], message: str):
+def test_branches_that_cannot_be_together_are_refused(change: dict[str, Any], message: str):
     values = recipe_to_dict(load_recipe("student_r50"))
     values["model"] |= change
     with pytest.raises(RecipeError, match=message):
@@ -126,7 +128,25 @@ def test_a_teacher_is_a_student_with_other_eyes(backbone: str):
     assert teacher.model.head.velocity_code_weight == 0.2
     assert teacher.train.batch_size == 4
     with pytest.raises(RecipeError, match=f"recipe 'teacher_{backbone}': a teacher, which reads LiDAR points"):
-        _ = teacher.live_radar
+        _ = teacher.live_sweeps
+
+
+def test_tiny_recipes_differ_in_their_sensors_only():
+    student = load_recipe("student_tiny")
+    camera, radar, teacher = (load_recipe(f"{name}_tiny") for name in ("camera", "radar", "teacher"))
+    for one in (camera, radar, teacher):
+        assert (one.image, one.bev, one.bev_augment, one.train) == (
+            student.image,
+            student.bev,
+            student.bev_augment,
+            student.train,
+        )
+        assert (one.model.decoder, one.model.head) == (student.model.decoder, student.model.head)
+        assert one.model.fuser.channels == student.model.fuser.channels
+    assert (camera.model.camera, camera.model.radar) == (student.model.camera, None)
+    assert (radar.model.camera, radar.model.radar) == (None, student.model.radar)
+    assert (camera.radar_sweeps, radar.radar_sweeps, teacher.lidar_sweeps) == (0, 6, 3)
+    assert [one.live_sweeps for one in (camera, radar, student)] == [1, 6, 6]
 
 
 def test_missing_key_is_named():

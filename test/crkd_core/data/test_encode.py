@@ -94,6 +94,14 @@ class TestEncode:
         # CAM_FRONT, CAM_FRONT_RIGHT, CAM_FRONT_LEFT, CAM_BACK, extra by position in ``names``.
         assert brightness.argsort().argsort().tolist() == [3, 4, 2, 1, 0]
 
+    def test_sensors_without_a_branch_are_not_read(self):
+        frame = sensor_frame()
+        damaged = {name: replace(camera, image=b"no image") for name, camera in frame.cameras.items()}
+        radar_only = encode(replace(frame, cameras=damaged), load_recipe("radar_tiny"))
+        assert (len(radar_only.images), len(radar_only.T_bev_from_cam), len(radar_only.radar)) == (0, 0, 2)
+        camera_only = encode(frame, load_recipe("camera_tiny"), rng=np.random.default_rng(0))
+        assert (len(camera_only.images), len(camera_only.radar), camera_only.batch_size) == (2, 0, 1)
+
     def test_camera_geometry_contains_the_motion_since_the_image(self, recipe: Recipe):
         """A point 10 m before the camera, seen 1 m ago, is 10.5 m ahead of base now, 9.5 m of the BEV frame."""
         inputs = encode(sensor_frame(), recipe)

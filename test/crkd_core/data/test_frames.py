@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crkd_core.config import load_recipe
 from crkd_core.data.errors import DataError
-from crkd_core.data.frames import NuScenesFrames, annotated_frame
+from crkd_core.data.frames import NuScenesFrames, annotated_frame, channels_read
 from crkd_core.data.nuscenes import load_index
 from crkd_core.geometry.transforms import apply
 from crkd_core.types import RADAR_DTYPE
@@ -105,6 +106,22 @@ def test_frames_of_chosen_samples(tiny_set: Any):
     frames = NuScenesFrames(index, index.scene("scene-0001").samples[1:], radar_sweeps=2)
     assert [frames[i].token for i in range(len(frames))] == ["scene-0001-1", "scene-0001-2"]
     assert len(frames[0].frame.radars["RADAR_FRONT"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("recipe", "prefixes"),
+    [
+        ("student_tiny", {"CAM", "RADAR"}),
+        ("camera_tiny", {"CAM"}),
+        ("radar_tiny", {"RADAR"}),
+        ("teacher_tiny", {"CAM", "LIDAR"}),
+    ],
+)
+def test_a_recipe_reads_the_sensors_of_its_branches(tiny_set: Any, recipe: str, prefixes: set[str]):
+    index = load_index(tiny_set.root, tiny_set.version)
+    channels = channels_read(index, load_recipe(recipe))
+    assert {channel.partition("_")[0] for channel in channels} == prefixes
+    assert set(channels) <= {c.channel for c in index.calibrations}
 
 
 @pytest.mark.nuscenes

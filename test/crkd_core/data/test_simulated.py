@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from crkd_core.data.images import image_size
+from crkd_core.data.lidar import lidar_points
 from crkd_core.data.simulated import FRAME_SPACING_S, FrameKey, prerendered, simulated_frame, simulated_keys
 from crkd_core.types import AnnotatedFrame
 
@@ -54,3 +55,30 @@ def test_frames_made_by_other_processes_are_the_same(frames: list[AnnotatedFrame
         assert again.frame.cameras[name].image == camera.image
     for name, sweeps in frames[1].frame.radars.items():
         np.testing.assert_array_equal(again.frame.radars[name][0].points, sweeps[0].points)
+
+
+def test_only_what_is_asked_for_is_kept_and_the_annotation_stays(frames: list[AnnotatedFrame]):
+    key = FrameKey(3, 1, 2)
+    bare = simulated_frame(key, image_width=WIDTH, radar_sweeps=0, cameras=False)
+    assert (bare.frame.cameras, bare.frame.radars, bare.frame.lidar) == ({}, {}, ())
+    lidar = simulated_frame(key, image_width=WIDTH, radar_sweeps=0, lidar_sweeps=3)
+    assert len(lidar.frame.cameras) == 6
+    assert [lidar.frame.stamp - sweep.stamp for sweep in lidar.frame.lidar] == [0, 50_000_000, 100_000_000]
+    assert min(len(sweep.points) for sweep in lidar.frame.lidar) > 5000
+    for sample in (bare, lidar):
+        np.testing.assert_array_equal(sample.num_points, frames[1].num_points)
+        np.testing.assert_array_equal(sample.boxes.centers, frames[1].boxes.centers)
+
+
+def test_earlier_lidar_sweeps_of_a_simulated_frame_meet_in_the_bev_frame():
+    """Walls and parked cars stand still: most points of a sweep have one of the key frame within 0.3 m."""
+    sample = simulated_frame(FrameKey(3, 0, 1), image_width=WIDTH, radar_sweeps=0, lidar_sweeps=2, cameras=False)
+    points = lidar_points(sample.frame, sweeps=1)
+    raised = points[points[:, 2] > -1.2]
+    age = raised[:, 4]
+    assert np.unique(age).tolist() == pytest.approx([0.0, 0.05])
+    key = {tuple(cell) for cell in np.floor(raised[age == 0, :2] / 0.3).astype(int)}
+    near = np.array([(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)])
+    cells = np.floor(raised[age > 0, :2] / 0.3).astype(int)
+    met = [any(tuple(cell + step) in key for step in near) for cell in cells]
+    assert np.mean(met) > 0.9

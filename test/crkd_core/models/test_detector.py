@@ -28,12 +28,12 @@ def small_recipe(**model: Any) -> Recipe:
     values["image"]["size"] = [64, 96]
     values["bev"] = {"x_range": [-14.4, 14.4], "y_range": [-7.2, 14.4], "z_range": [-5.0, 3.0], "cell": 0.9}
     values["model"]["camera"] |= {"backbone_width": 16, "neck_channels": 8, "channels": 8, "depth": [1.0, 20.0, 1.0]}
-    values["model"]["radar"] |= {"channels": [8, 8]} | model.pop("radar", {})
+    values["model"]["radar"] |= {"channels": [8, 8]}
     values["model"]["decoder"] = {"channels": [16, 16, 32], "blocks": [1, 1, 1], "out_channels": 16}
     values["model"]["fuser"]["channels"] = 16
     values["model"]["head"]["channels"] = 8
     for section, change in model.items():
-        values["model"][section] |= change
+        values["model"][section] = None if change is None else values["model"][section] | change
     return recipe_from_dict(values, source="test")
 
 
@@ -86,6 +86,30 @@ def test_training_step_reaches_every_weight(calibration: bool, fuser: str, neck:
     silent = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert silent == []
     assert (output.radar_activation is not None) == calibration
+
+
+@pytest.mark.parametrize("absent", ["camera", "radar"])
+def test_a_detector_of_one_sensor_trains_and_reads_nothing_else(absent: str) -> None:
+    torch.manual_seed(0)
+    recipe = small_recipe(**{absent: None, "fuser": {"type": "conv"}})
+    model = FusionDetector(recipe).train()
+    inputs, other_inputs = random_input((2, 1), (40, 25), seed=0), random_input((2, 1), (40, 25), seed=1)
+    output = model(inputs)
+    assert output.camera_gated.shape[1] == (0 if absent == "camera" else 8)
+    assert output.other.shape[1] == (0 if absent == "radar" else 8)
+    losses = center_loss(output.tasks, center_targets(*random_truth(2), recipe), recipe.model.head)
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+    keys = {name.partition(".")[0] for name in model.state_dict()}
+    assert keys == {"camera", "radar", "fuser", "decoder", "head"} - {absent}
+
+    fields = ("images", "image_augment") if absent == "camera" else ("radar",)
+    changed = dataclasses.replace(inputs, **{name: getattr(other_inputs, name) for name in fields})
+    model.eval()
+    with torch.inference_mode():
+        assert torch.equal(model(inputs).tasks[0].heatmap, model(changed).tasks[0].heatmap)
+        assert not torch.equal(model(inputs).tasks[0].heatmap, model(other_inputs).tasks[0].heatmap)
+        assert len(folded(model).detect(inputs)) == 2
 
 
 def test_swin_needs_the_other_neck() -> None:

@@ -182,7 +182,8 @@ def test_gated_fuser(load_golden: Load) -> None:
 
 def check_fuser(g: Any, kind: Any) -> nn.Module:
     config = FuserConfig(type=kind, channels=g.meta["out_channels"])
-    fuser = build_fuser(config, *g.meta["in_channels"])
+    camera, other = g.meta["in_channels"]
+    fuser = build_fuser(config, camera_channels=camera, other_channels=other)
     state = {our_key(f"fuser.{k}", fuser=kind): v for k, v in g.group("w.").items()}
     loaded(fuser, {str(k).removeprefix("fuser."): v for k, v in state.items()})
     assert_close(fuser(g["in.camera"], g["in.other"])[0], g["out.fused"])

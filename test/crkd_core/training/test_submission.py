@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crkd_core.config import load_recipe
 from crkd_core.geometry.transforms import transform
 from crkd_core.training.submission import (
     CLASS_RANGE,
@@ -13,6 +14,7 @@ from crkd_core.training.submission import (
     attribute_of,
     read_submission,
     results_entry,
+    used_sensors,
     within_class_range,
     write_submission,
 )
@@ -68,6 +70,20 @@ def test_class_ranges_are_those_of_the_metric():
     config = pytest.importorskip("nuscenes.eval.common.config").config_factory("detection_cvpr_2019")
     assert config.class_range == CLASS_RANGE
     assert config.max_boxes_per_sample == MAX_BOXES_PER_SAMPLE
+
+
+@pytest.mark.parametrize(
+    ("recipe", "camera", "radar", "lidar"),
+    [
+        ("student_tiny", True, True, False),
+        ("camera_tiny", True, False, False),
+        ("radar_tiny", False, True, False),
+        ("teacher_tiny", True, False, True),
+    ],
+)
+def test_flags_tell_the_sensors_that_are_read(recipe: str, camera: bool, radar: bool, lidar: bool):
+    expected = {"use_camera": camera, "use_radar": radar, "use_lidar": lidar}
+    assert used_sensors(load_recipe(recipe)) == expected
 
 
 def write(path: Path, results: dict[str, list[dict[str, Any]]], tokens: list[str]) -> None:
