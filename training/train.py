@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train a camera+radar detector from a recipe, on nuScenes-format data or on simulated drives.
+"""Train a detector from a recipe, on nuScenes-format data or on simulated drives.
 
     training/train.py student_tiny --synthscenes 4000 --out runs/tiny
     training/train.py student_r50 --dataroot DATA --version v1.0-trainval --split train --out runs/student_r50
@@ -27,6 +27,8 @@ from crkd_core.config import Recipe, load_recipe, recipe_from_dict, recipe_to_di
 from crkd_core.data.dataset import FrameSource, TrainingSet
 from crkd_core.data.frames import NuScenesFrames, channels_read
 from crkd_core.data.nuscenes import load_index
+from crkd_core.data.simulated import prerendered, simulated_keys
+from crkd_core.data.synthscenes.config import SynthConfig, check_training_seeds
 from crkd_core.runtime.checkpoint import save_checkpoint
 from crkd_core.runtime.detector import Detector
 from crkd_core.training.loop import RESUME_FILE, TrainingOptions, train
@@ -162,20 +164,17 @@ def training_frames(args: argparse.Namespace, recipe: Recipe) -> FrameSource:
     """The samples to train on."""
     if args.dataroot:
         return nuscenes_frames(args.dataroot, args.version, args.scenes, recipe, split=args.split)
-    from crkd_core.data.simulated import prerendered, simulated_keys
-
-    if recipe.model.radar is None:
-        raise UserError(
-            f"recipe {recipe.name}: --synthscenes simulates no LiDAR; write a data set with "
-            "training/make_synthscenes.py and name it with --dataroot"
-        )
-    keys = simulated_keys(range(args.synthscenes), frames_per_drive=args.frames_per_drive)
+    seeds = range(args.synthscenes)
+    check_training_seeds(seeds)
+    keys = simulated_keys(seeds, frames_per_drive=args.frames_per_drive)
     if args.dry_run:
         return keys  # type: ignore[return-value]  # only counted
     return prerendered(
         keys,
         image_width=args.image_width,
         radar_sweeps=recipe.radar_sweeps,
+        lidar_sweeps=recipe.lidar_sweeps,
+        cameras=recipe.model.camera is not None,
         jobs=max(1, args.workers),
         progress=not args.no_progress,
     )
@@ -214,7 +213,7 @@ def provenance_of(args: argparse.Namespace) -> dict[str, Any]:
         text=True,
         check=False,
     )
-    return {
+    provenance = {
         "command": "training/train.py " + " ".join(sys.argv[1:]),
         "commit": described.stdout.strip() or "unknown",
         "seed": args.seed,
@@ -222,6 +221,9 @@ def provenance_of(args: argparse.Namespace) -> dict[str, Any]:
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
     }
+    if args.synthscenes:
+        provenance["synthscenes"] = SynthConfig().config_hash()
+    return provenance
 
 
 if __name__ == "__main__":

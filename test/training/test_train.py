@@ -99,11 +99,24 @@ def test_recipe_values_can_be_changed_and_shown(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_detector_of_radars_alone_trains_on_simulated_drives_and_names_the_simulator(call: Call, tmp_path: Path):
+    values = recipe_to_dict(micro_recipe(steps=1, batch_size=1))
+    values["model"] |= {"camera": None, "fuser": {"type": "conv", "channels": 16}}
+    file = tmp_path / "radar.yaml"
+    file.write_text(yaml.safe_dump(values))
+    data = ["--synthscenes", "1", "--frames-per-drive", "1", "--image-width", "64"]
+    assert call(file, *data, "--out", tmp_path / "run") == 0
+    model, checkpoint = load_checkpoint(tmp_path / "run" / "model")
+    assert model.camera is None
+    assert checkpoint.provenance["synthscenes"] == SynthConfig().config_hash()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--synthscenes", "1", "--dataroot", "/nowhere"], "name either --dataroot DIR or --synthscenes N"),
         ([], "name either --dataroot DIR or --synthscenes N"),
+        (["--synthscenes", "9001"], "seed 9000: expected one to train on, 0 to 8999"),
         (["--dataroot", "/nowhere"], "data root /nowhere: no such folder"),
         (["--synthscenes", "1", "--set", "train.speed=9"], "--set train.speed=9: expected KEY=VALUE with a key of"),
         (["--synthscenes", "1", "--set", "train.steps=many"], "train.steps"),
