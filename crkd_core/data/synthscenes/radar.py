@@ -1,81 +1,34 @@
-"""Automotive radars: a few noisy returns per visible body, Doppler, radar cross-section, clutter.
+"""Automotive radars: a few noisy echoes per visible body, Doppler, radar cross-section, ghosts, clutter.
 
 Sweeps are simulated in batches, because a frame has dozens of them; each draws its randomness from its own stamp, so
-that a sweep is the same in whatever batch it comes.
+that a sweep is the same in whatever batch it comes. Each echo goes the same way: a mean cross-section, the radar
+equation (``link.py``), a fluctuation, what stands in the way (``shadows.py``), what comes by a detour
+(``multipath.py``), and what the sensor makes of it (``report.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crkd_core.data.synthscenes.config import RadarMount, radar_mounting
-from crkd_core.data.synthscenes.world import Drive, EgoTrack, States
-from crkd_core.types import RADAR_DTYPE, FloatArray, RadarSweep
+from crkd_core.data.synthscenes.echoes import DIRECT, FALSE, HALF_VIEW, RAIN, Draws, Echoes, View, turned, view
+from crkd_core.data.synthscenes.link import THRESHOLD, Link, ground_bounce, make_link, polar, received
+from crkd_core.data.synthscenes.multipath import double_bounced, mirrored, mirrors, sidelobes
+from crkd_core.data.synthscenes.report import reports
+from crkd_core.data.synthscenes.shadows import shadow_loss
+from crkd_core.data.synthscenes.world import Drive
+from crkd_core.types import FloatArray, RadarSweep
 
-_HALF_VIEW = np.deg2rad(60.0)
-_TRIALS = 6  # a body gives at most so many returns in one sweep
-_SLOTS = 320  # returns of one sweep at most, clutter included
-_SENSITIVITY = 70.0  # dB; a target of rcs dBsm at r m is as likely seen as not where rcs = 40 log10(r) - this
-_CLUTTER = 14.0  # mean number of returns from nothing in particular
-_GHOSTS = 0.02  # share of returns seen once more behind, by a second reflection
-_MOVING, _STATIONARY, _ONCOMING, _CANDIDATE, _CROSSING_MOVING = 0, 1, 2, 3, 6
-
-
-@dataclass(frozen=True)
-class _View:
-    """K sweeps: all bodies in the axes of each sensor.
-
-    Attributes:
-        xy: (K, N, 2); yaw: (K, N); velocity: (K, N, 2) over ground.
-        own: (K, 2) the sensor's velocity over ground.
-    """
-
-    xy: FloatArray
-    yaw: FloatArray
-    velocity: FloatArray
-    own: FloatArray
-
-
-@dataclass(frozen=True)
-class _Draws:
-    """Random numbers of K sweeps: trials (K, N, _TRIALS) and uniform (K, _SLOTS, 13) in 0..1, normal (K, _SLOTS, 4)."""
-
-    trials: FloatArray
-    uniform: FloatArray
-    normal: FloatArray
-    clutter: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class _Echoes:
-    """P returns of K sweeps.
-
-    Attributes:
-        sweep, slot: (P,) which sweep, and which of its random numbers.
-        body: (P,) index of the body, -1 for clutter.
-        points: (P, 2) true places, sensor axes.
-        rcs: (P,) dBsm.
-        velocity: (P, 2) of what reflected, over ground, sensor axes.
-        real: (P,) neither ghost nor clutter.
-    """
-
-    sweep: NDArray[np.int64]
-    slot: NDArray[np.int64]
-    body: NDArray[np.int64]
-    points: FloatArray
-    rcs: FloatArray
-    velocity: FloatArray
-    real: NDArray[np.bool_]
-
-    def picked(self, pick: NDArray[np.bool_] | NDArray[np.int64]) -> _Echoes:
-        return _Echoes(*(getattr(self, f.name)[pick] for f in fields(self)))
-
-    def joined(self, *others: _Echoes) -> _Echoes:
-        return _Echoes(*(np.concatenate([getattr(e, f.name) for e in (self, *others)]) for f in fields(self)))
+_MOST = 125  # returns of one sweep at most, the strongest; so many the sensors of nuScenes report
+_GROUND = 40.0  # mean number of kerbs, gratings, stones and other small reflectors per sweep that might be noticed
+_GROUND_RCS = (-8.0, 5.0)  # dBsm, mean and spread of them
+_GROUND_RANGE = 60.0  # m, where they end
+_FALSE_ALARMS = 0.7  # mean number per sweep of echoes of nothing
+_RAIN_ECHOES = 0.06  # mean number per sweep and mm/h; they thin out within a few metres
+_RAIN_RANGE = 5.0  # m, mean
 
 
 def radar_sweep(drive: Drive, mount: RadarMount, stamp_ns: int) -> RadarSweep:
@@ -87,174 +40,135 @@ def radar_sweeps(drive: Drive, scans: Sequence[tuple[RadarMount, int]]) -> list[
     """Scans of radars, each at its own stamp (ns); the same radar and stamp always give the same points.
 
     As nuScenes stores them: z is 0, (vx, vy) is the measured radial velocity relative to the moving sensor as a vector
-    along the line of sight, (vx_comp, vy_comp) the same with the sensor's own motion removed.
+    along the line of sight, (vx_comp, vy_comp) the same with the sensor's own motion removed; ordered by range.
 
     Raises:
         SynthError: a stamp outside the drive.
     """
     track = drive.ego_track([stamp for _, stamp in scans])
-    states = drive.states_at([stamp for _, stamp in scans])
-    view = _viewed(scans, track, states)
-    draws = _drawn(drive, scans)
-    echoes = _reflected(drive, view, draws)
-    uniform = draws.uniform[echoes.sweep, echoes.slot]
-    echoes = echoes.picked(uniform[:, 3] < _passing(drive, view, echoes))
-    echoes = echoes.joined(_ghosts(echoes, draws), _clutter(draws, drive.config.radar_range))
-    distance, bearing = np.hypot(*echoes.points.T), np.arctan2(echoes.points[:, 1], echoes.points[:, 0])
-    inside = (np.abs(bearing) < _HALF_VIEW) & (distance < _reach(bearing, drive.config.radar_range)) & (distance > 0.5)
-    echoes = echoes.picked(np.flatnonzero(inside))
-    echoes = echoes.picked(np.lexsort((np.hypot(*echoes.points.T), echoes.sweep)))
-    records = _records(echoes, draws, view.own)
+    seen = view(drive, scans, track, drive.states_at([stamp for _, stamp in scans]))
+    draws, link = Draws.of(drive, scans), make_link(drive, scans)
+    echoes = _reported(_all_echoes(drive, seen, link, draws), drive.config.radar_range)
+    records = reports(echoes, seen.own, draws)
+    order = np.lexsort((np.hypot(records["x"], records["y"]), echoes.sweep))
     bounds = np.searchsorted(echoes.sweep, np.arange(len(scans) + 1))
     out = []
     for k, (mount, stamp) in enumerate(scans):
-        points = records[bounds[k] : bounds[k + 1]]
+        points = records[order[bounds[k] : bounds[k + 1]]]
         points["id"] = np.arange(len(points))
         out.append(RadarSweep(points, radar_mounting(mount), track.pose(k), stamp))
     return out
 
 
-def _viewed(scans: Sequence[tuple[RadarMount, int]], track: EgoTrack, states: States) -> _View:
-    lever = _turned(np.array([mount.translation[:2] for mount, _ in scans]), track.heading)
-    heading = track.heading + np.deg2rad([mount.yaw_deg for mount, _ in scans])
-    own = track.velocity + track.yaw_rate[:, None] * np.stack([-lever[:, 1], lever[:, 0]], axis=1)
-    xy = _turned(states.xy - (track.xy + lever)[:, None], -heading[:, None])
-    return _View(xy, states.yaw - heading[:, None], _turned(states.velocity, -heading[:, None]), _turned(own, -heading))
+def _all_echoes(drive: Drive, seen: View, link: Link, draws: Draws) -> Echoes:
+    """Everything above the threshold, in no order."""
+    nature, sizes = drive.reflection, drive.sizes
+    sweep, body, points, rcs, velocity = _scattering_centres(drive, seen, draws)
+    straight = _echoes(sweep, body, points, rcs, velocity, link, draws)
+    hidden = shadow_loss(seen, sizes, nature.shadow, sweep=straight.sweep, points=straight.points, body=straight.body)
+    straight = _weakened(straight, hidden)
+    ghosts, turn, wall = mirrored(straight, mirrors(seen, sizes, nature.mirror), link, draws)
+    hidden = shadow_loss(seen, sizes, nature.shadow, sweep=ghosts.sweep, points=turn, body=wall)
+    return straight.joined(
+        _weakened(ghosts, hidden),
+        double_bounced(straight, seen.own, draws),
+        sidelobes(straight, seen.own, draws),
+        _ground(seen, drive, link, draws),
+        _rain(drive.conditions.rain, link, draws),
+        _false_alarms(drive.config.radar_range, draws),
+    )
 
 
-def _turned(vectors: FloatArray, angle: FloatArray) -> FloatArray:
-    """Vectors (..., 2) turned counter-clockwise."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.stack([vectors[..., 0] * c - vectors[..., 1] * s, vectors[..., 0] * s + vectors[..., 1] * c], axis=-1)
+def _weakened(echoes: Echoes, loss: FloatArray) -> Echoes:
+    level = echoes.level - loss
+    weaker = Echoes(echoes.sweep, echoes.body, echoes.points, echoes.velocity, level, echoes.cause)
+    return weaker.picked(np.flatnonzero(level > THRESHOLD))
 
 
-def _drawn(drive: Drive, scans: Sequence[tuple[RadarMount, int]]) -> _Draws:
-    names = [r.name for r in drive.config.radars]
-    trials, uniform, normal, clutter = [], [], [], []
-    for mount, stamp in scans:
-        rng = np.random.default_rng([drive.seed, 200 + names.index(mount.name), stamp // 1000])
-        trials.append(rng.random((len(drive.sizes), _TRIALS)))
-        uniform.append(rng.random((_SLOTS, 13)))
-        normal.append(rng.standard_normal((_SLOTS, 4)))
-        clutter.append(rng.poisson(_CLUTTER))
-    return _Draws(np.stack(trials), np.stack(uniform), np.stack(normal), np.array(clutter))
+def _scattering_centres(
+    drive: Drive, seen: View, draws: Draws
+) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
+    """Where bodies reflect: sweep (P,), body (P,), place (P, 2), mean cross-section (P,) dBsm, velocity (P, 2).
 
-
-def _reflected(drive: Drive, view: _View, draws: _Draws) -> _Echoes:
-    """Returns of bodies before anything hides them, on or a little behind a face that looks at the sensor."""
-    distance = np.linalg.norm(view.xy, axis=2)
-    radius = drive.radii
-    ahead = np.abs(np.arctan2(view.xy[..., 1], view.xy[..., 0])) < _HALF_VIEW + np.arctan2(radius, distance + 0.1)
-    near = ahead & (distance - radius < drive.config.radar_range)
+    A centre lies on or a little behind a face that looks at the sensor, anew in every sweep: at 4 mm wavelength another
+    part of the body shines after the smallest motion.
+    """
+    nature = drive.reflection
     # The sensor in each body's axes; a face looked at squarely shines.
-    viewer = -_turned(view.xy, -view.yaw)
-    cosine = np.abs(viewer) / np.maximum(distance, 0.1)[..., None]
-    rcs = drive.radar_traits[:, 1] + 8.0 * (cosine.max(axis=2) - 0.85)
-    margin = rcs + _SENSITIVITY - 40 * np.log10(np.maximum(distance, 2.0))
-    chance = np.where(near, drive.radar_traits[:, 0] / _TRIALS / (1 + np.exp(-margin / 4)), 0.0)
-    sweep, body, _ = np.nonzero(draws.trials < chance[..., None])
-    slot = np.arange(len(sweep)) - np.searchsorted(sweep, sweep)
-    fits = slot < _SLOTS // 2
-    sweep, body, slot = sweep[fits], body[fits], slot[fits]
+    viewer = -turned(seen.xy, -seen.yaw)
+    cosine = np.abs(viewer) / np.maximum(np.hypot(viewer[:, 0], viewer[:, 1]), 0.1)[:, None]
+    squarely = (cosine.max(axis=1) - np.sqrt(0.5)) / (1 - np.sqrt(0.5))
+    rcs = nature.rcs[seen.body] - nature.corner[seen.body] * (1 - squarely)
 
-    u, half = draws.uniform[sweep, slot], drive.sizes[body, :2] / 2
-    seen = viewer[sweep, body]
-    width = np.where(np.abs(seen) > half, cosine[sweep, body] * half[:, ::-1], 0.0)
+    row = np.repeat(np.arange(len(seen.body)), nature.centres[seen.body])
+    sweep, body = seen.sweep[row], seen.body[row]
+    u, half = draws.uniform(sweep, 3), drive.sizes[body, :2] / 2
+    width = np.where(np.abs(viewer[row]) > half, cosine[row] * half[:, ::-1], 0.0)
     on_x_face = u[:, 0] * np.maximum(width.sum(axis=1), 1e-9) < width[:, 0]
-    inward = np.maximum(half + 0.12 * np.log(1 - u[:, 2:3]), 0) * np.sign(seen)
+    inward = np.maximum(half + 0.12 * np.log(1 - u[:, 2:3]), 0) * np.sign(viewer[row])
     along = (2 * u[:, 1:2] - 1) * 0.95 * half
     local = np.where(np.stack([on_x_face, ~on_x_face], axis=1), inward, along)
-    points = _turned(local, view.yaw[sweep, body]) + view.xy[sweep, body]
-    strength = rcs[sweep, body] + 3.0 * draws.normal[sweep, slot, 0]
-    return _Echoes(sweep, slot, body, points, strength, view.velocity[sweep, body], np.ones(len(sweep), dtype=bool))
+    return sweep, body, turned(local, seen.yaw[row]) + seen.xy[row], rcs[row], seen.velocity[row]
 
 
-def _passing(drive: Drive, view: _View, echoes: _Echoes) -> FloatArray:
-    """(P,) probability that a return reaches the sensor past the bodies in between."""
-    blockers = np.flatnonzero(drive.radar_passing < 1)
-    out = np.ones(len(echoes.sweep))
-    bounds = np.searchsorted(echoes.sweep, np.arange(len(view.xy) + 1))
-    for k in range(len(view.xy)):
-        rows = slice(bounds[k], bounds[k + 1])
-        points = echoes.points[rows]
-        distance = np.hypot(points[:, 0], points[:, 1])
-        xy = view.xy[k, blockers]
-        close = (np.hypot(xy[:, 0], xy[:, 1]) - drive.radii[blockers] < distance.max(initial=0)) & (xy[:, 0] > -15)
-        chosen = blockers[close]
-        ratio = drive.radar_passing[chosen]
-        stopped = _stopped(points, distance, view.xy[k, chosen], view.yaw[k, chosen], drive.sizes[chosen] / 2)
-        stopped &= chosen != echoes.body[rows, None]
-        out[rows] = np.where(stopped, ratio, 1.0).prod(axis=1)
-    return out
+def _echoes(
+    sweep: NDArray[np.int64], body: NDArray[np.int64], points: FloatArray, rcs: FloatArray, velocity: FloatArray,
+    link: Link, draws: Draws,
+) -> Echoes:  # fmt: skip
+    """What of reflectors is noticed where nothing hides them."""
+    u = draws.uniform(sweep, 2)
+    level = received(link.signal(sweep, points, rcs) + ground_bounce(u[:, 0]), u[:, 1])
+    noticed = np.flatnonzero(level > THRESHOLD)
+    echoes = Echoes(sweep, body, points, velocity, level, np.full(len(sweep), DIRECT))
+    return echoes.picked(noticed)
 
 
-def _stopped(
-    points: FloatArray, distance: FloatArray, xy: FloatArray, yaw: FloatArray, half: FloatArray
-) -> NDArray[np.bool_]:
-    """(P, B) whether the way from the sensor to each point leads through each rectangle."""
-    sight = points / np.maximum(distance, 1e-6)[:, None]
-    c, s = np.cos(yaw), np.sin(yaw)
-    axes = np.stack([c, s, -s, c], axis=0).reshape(2, 2, -1)  # axis of the rectangle, component, rectangle
-    along = np.einsum("pc,acb->apb", sight, axes)
-    along = np.where(np.abs(along) < 1e-9, 1e-9, along)
-    middle = np.einsum("bc,acb->ab", xy, axes)[:, None]
-    reach = np.abs(half[:, :2].T[:, None] / along)
-    center = middle / along
-    enter, leave = (center - reach).max(axis=0), (center + reach).min(axis=0)
-    return np.asarray((enter < leave) & (leave > 0) & (np.maximum(enter, 0) < distance[:, None] - 0.2))
+def _ground(seen: View, drive: Drive, link: Link, draws: Draws) -> Echoes:
+    """Small things at rest on the ground, evenly over the area."""
+    sweep = draws.poisson(_GROUND)
+    u = draws.uniform(sweep, 2)
+    points = _placed(_GROUND_RANGE * np.sqrt(u[:, 0]), u[:, 1])
+    mean, spread = _GROUND_RCS
+    rcs = mean + spread * draws.normal(sweep, 1)[:, 0]
+    nobody = np.full(len(sweep), -1)
+    echoes = _echoes(sweep, nobody, points, rcs, np.zeros_like(points), link, draws)
+    shadow = drive.reflection.shadow
+    hidden = shadow_loss(seen, drive.sizes, shadow, sweep=echoes.sweep, points=echoes.points, body=echoes.body)
+    return _weakened(echoes, hidden)
 
 
-def _ghosts(echoes: _Echoes, draws: _Draws) -> _Echoes:
-    u = draws.uniform[echoes.sweep, echoes.slot]
-    ghosts = echoes.picked(u[:, 4] < _GHOSTS)
-    farther = 1.2 + 0.7 * draws.uniform[ghosts.sweep, ghosts.slot, 5]
-    n = len(ghosts.sweep)
-    return _Echoes(
-        ghosts.sweep, ghosts.slot, ghosts.body, ghosts.points * farther[:, None], ghosts.rcs - 8, ghosts.velocity,
-        np.zeros(n, dtype=bool),
-    )  # fmt: skip
+def _rain(rain: float, link: Link, draws: Draws) -> Echoes:
+    """Drops near the sensor: weak, falling, blown."""
+    sweep = draws.poisson(_RAIN_ECHOES * rain)
+    u = draws.uniform(sweep, 2)
+    points = _placed(-_RAIN_RANGE * np.log1p(-u[:, 0]), u[:, 1])
+    velocity = 1.5 * draws.normal(sweep, 2)
+    covered = link.signal(sweep, points, 0.0) - Link(0.0, np.zeros_like(link.blocked)).signal(sweep, points, 0.0)
+    level = THRESHOLD + 1.0 + covered
+    echoes = Echoes(sweep, np.full(len(sweep), -1), points, velocity, level, np.full(len(sweep), RAIN))
+    return echoes.picked(np.flatnonzero(level > THRESHOLD))
 
 
-def _clutter(draws: _Draws, longest: float) -> _Echoes:
-    count = np.minimum(draws.clutter, _SLOTS // 2)
-    sweep = np.repeat(np.arange(len(count)), count)
-    slot = _SLOTS - 1 - (np.arange(len(sweep)) - np.repeat(np.cumsum(count) - count, count))
-    u, n = draws.uniform[sweep, slot], len(sweep)
-    bearing, distance = _HALF_VIEW * (2 * u[:, 11] - 1), longest * (1 - np.sqrt(1 - u[:, 12]))
-    points = np.stack([distance * np.cos(bearing), distance * np.sin(bearing)], axis=1)
-    rcs = 5.0 * draws.normal[sweep, slot, 0]
-    return _Echoes(sweep, slot, np.full(n, -1), points, rcs, np.zeros((n, 2)), np.zeros(n, dtype=bool))
+def _false_alarms(longest: float, draws: Draws) -> Echoes:
+    """Noise that passes the threshold: anywhere, at any speed."""
+    sweep = draws.poisson(_FALSE_ALARMS)
+    u = draws.uniform(sweep, 3)
+    points, nobody = _placed(longest * u[:, 0], u[:, 1]), np.full(len(sweep), -1)
+    sight = points / np.maximum(np.hypot(points[:, 0], points[:, 1]), 1e-6)[:, None]
+    velocity = 30.0 * (2 * u[:, 2:] - 1) * sight
+    return Echoes(sweep, nobody, points, velocity, np.full(len(sweep), THRESHOLD), np.full(len(sweep), FALSE))
 
 
-def _reach(bearing: FloatArray, longest: float) -> FloatArray:
-    """How far the antenna looks at a bearing: fully up to 40 degrees, less to the edges."""
-    return np.asarray(longest * np.clip(1 - 0.7 * (np.abs(np.rad2deg(bearing)) - 40) / 20, 0.3, 1.0))
+def _placed(distance: FloatArray, uniform: FloatArray) -> FloatArray:
+    """(P, 2) points at distances, evenly over the view."""
+    bearing = HALF_VIEW * (2 * uniform - 1)
+    return np.stack([distance * np.cos(bearing), distance * np.sin(bearing)], axis=1)
 
 
-def _records(echoes: _Echoes, draws: _Draws, own: FloatArray) -> NDArray[np.void]:
-    """What the sensor reports, with range noise, Doppler noise and a bearing noise that grows towards the edges."""
-    u, g = draws.uniform[echoes.sweep, echoes.slot], draws.normal[echoes.sweep, echoes.slot]
-    bearing = np.arctan2(echoes.points[:, 1], echoes.points[:, 0])
-    distance = np.maximum(np.hypot(*echoes.points.T) + 0.12 * g[:, 2], 0.2)
-    bearing = bearing + np.deg2rad(0.3 + 0.7 * np.abs(bearing) / _HALF_VIEW) * g[:, 1]
-    sight = np.stack([np.cos(bearing), np.sin(bearing)], axis=1)
-    radial = (echoes.velocity * sight).sum(axis=1) + 0.1 * g[:, 3]
-    relative = radial - (own[echoes.sweep] * sight).sum(axis=1)
-    speed = np.hypot(*echoes.velocity.T)
-    state = np.where(u[:, 6] < 0.65, _STATIONARY, _CANDIDATE)
-    state = np.where(np.abs(radial) > 0.5, np.where(radial > 0, _MOVING, _ONCOMING), state)
-    state = np.where((speed > 0.3) & (np.abs(radial) < 0.35 * speed), _CROSSING_MOVING, state)
-    records = np.zeros(len(u), dtype=RADAR_DTYPE)
-    records["x"], records["y"] = (distance[:, None] * sight).T
-    records["dyn_prop"] = state
-    records["rcs"] = np.clip(np.rint(echoes.rcs * 2) / 2, -5, 30)
-    records["vx"], records["vy"] = (relative[:, None] * sight).T
-    records["vx_comp"], records["vy_comp"] = (radial[:, None] * sight).T
-    records["is_quality_valid"], records["ambig_state"], records["invalid_state"] = 1, 3, 0
-    # Codes of the sensor's own accuracy estimates and of its false-alarm probability, spread as in real data.
-    records["x_rms"] = np.where(u[:, 7] < 0.5, 19, np.where(u[:, 7] < 0.8, 20, 21))
-    records["y_rms"] = np.where(u[:, 8] < 0.5, 19, np.where(u[:, 8] < 0.8, 20, 22))
-    records["vx_rms"], records["vy_rms"] = np.where(u[:, 9] < 0.7, 16, 17), 3
-    sure, likely = np.where(echoes.real, 0.8, 0.3), np.where(echoes.real, 1.0, 0.8)
-    records["pdh0"] = np.where(u[:, 10] < sure, 1, np.where(u[:, 10] < likely, 3, 6))
-    return records
+def _reported(echoes: Echoes, longest: float) -> Echoes:
+    """Those in view and in range, of each sweep the ``_MOST`` strongest; ordered by sweep, then strength."""
+    distance, bearing = polar(echoes.points)
+    echoes = echoes.picked(np.flatnonzero((np.abs(bearing) < HALF_VIEW) & (distance < longest) & (distance > 0.5)))
+    echoes = echoes.picked(np.lexsort((-echoes.level, echoes.sweep)))
+    rank = np.arange(len(echoes.sweep)) - np.searchsorted(echoes.sweep, echoes.sweep)
+    return echoes.picked(np.flatnonzero(rank < _MOST))

@@ -14,9 +14,12 @@ from crkd_core.data.synthscenes.conditions import Conditions, draw_conditions
 from crkd_core.data.synthscenes.config import SynthConfig
 from crkd_core.data.synthscenes.frontage import populate_frontage
 from crkd_core.data.synthscenes.ground import Ground, build_ground, crosswalk
+from crkd_core.data.synthscenes.light import Light, make_light
 from crkd_core.data.synthscenes.overlap import drop_later, overlapping_pairs
 from crkd_core.data.synthscenes.population import (
     LABEL,
+    LIT,
+    STATIC,
     Actor,
     Block,
     Cast,
@@ -27,7 +30,7 @@ from crkd_core.data.synthscenes.population import (
     populate_strip,
     spread_starts,
 )
-from crkd_core.data.synthscenes.reflection import Reflection, radar_passing, radar_traits, reflections
+from crkd_core.data.synthscenes.reflection import Reflection, reflections
 from crkd_core.data.synthscenes.road import Layout, Road, make_layout, make_road
 from crkd_core.data.synthscenes.shapes import BodyShapes, build_shapes
 from crkd_core.data.synthscenes.traffic import EGO, Profiles, make_profiles
@@ -44,25 +47,6 @@ _CLEARANCE = 0.1  # m added around every body where overlaps are looked for
 
 class SynthError(UserError):
     """A request the simulator cannot serve."""
-
-
-@dataclass(frozen=True)
-class Light:
-    """Sun and air of one drive.
-
-    Attributes:
-        sun: (3,) unit vector towards the sun, world.
-        ambient, diffuse: share of a surface's colour from the sky and from the sun.
-        haze: 1/m; the background's share in a colour is 1 - exp(-haze * distance).
-        sky_top, sky_low: RGB 0..255, zenith and horizon (also the colour of haze).
-    """
-
-    sun: FloatArray
-    ambient: float
-    diffuse: float
-    haze: float
-    sky_top: FloatArray
-    sky_low: FloatArray
 
 
 @dataclass(frozen=True)
@@ -102,7 +86,7 @@ class Drive:
         seed, config, duration_s: what it was made of.
         start_ns: stamp of its beginning (unix time, a multiple of 1000).
         conditions: light and weather.
-        road, layout, profiles, light: what it runs on.
+        road, layout, profiles: what it runs on.
         actors: the actors; their motion is ``states``.
         blocks: the scenery.
         sizes: (N, 3) length, width, height of all bodies, m.
@@ -118,7 +102,6 @@ class Drive:
     road: Road
     layout: Layout
     profiles: Profiles
-    light: Light
     actors: tuple[Actor, ...]
     blocks: tuple[Block, ...]
     sizes: FloatArray
@@ -186,6 +169,22 @@ class Drive:
         return _Motion(self._motion.rows[self._moving])
 
     @cached_property
+    def light(self) -> Light:
+        """Daylight and street lighting."""
+        return make_light(self.seed, self.conditions)
+
+    @cached_property
+    def lights_on(self) -> NDArray[np.bool_]:
+        """(N,) bodies that drive with lights on."""
+        lit = [a.name in LIT and (a.manned or a.profile != STATIC) for a in self.actors]
+        return np.array(lit + [False] * len(self.blocks)) & self.light.headlights
+
+    @cached_property
+    def poles(self) -> NDArray[np.bool_]:
+        """(N,) bodies that are lamp poles."""
+        return np.array([False] * len(self.actors) + [b.kind == "pole" for b in self.blocks])
+
+    @cached_property
     def scratch(self) -> dict[object, object]:
         """What renderers keep between images of one drive."""
         return {}
@@ -210,16 +209,6 @@ class Drive:
     def reflection(self) -> Reflection:
         """How every body meets radar and LiDAR."""
         return reflections(self.seed, [a.name for a in self.actors] + [b.kind for b in self.blocks], self.sizes)
-
-    @cached_property
-    def radar_traits(self) -> FloatArray:
-        """(N, 2) mean returns per sweep in the open and radar cross-section, dBsm, of every body."""
-        return radar_traits(self.labels, [b.kind for b in self.blocks])
-
-    @cached_property
-    def radar_passing(self) -> FloatArray:
-        """(N,) share of radar returns that come past a body in the way."""
-        return radar_passing([a.name for a in self.actors] + [b.kind for b in self.blocks])
 
     @cached_property
     def radii(self) -> FloatArray:
@@ -264,7 +253,6 @@ def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float =
     travelled = profiles.covered_by(EGO, duration_s)
     road = make_road(rng, -150.0, travelled + 150.0)
     crossing_s = float(rng.uniform(9, 16)) if crossing else None
-    light = _make_light(rng)
     conditions = draw_conditions(np.random.default_rng([config.version, seed, 1]), config.conditions)
     for _ in range(_ATTEMPTS):
         cast = _populated(rng, layout, profiles, travelled, duration_s, config.density, crossing_s)
@@ -278,7 +266,6 @@ def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float =
                 road=road,
                 layout=layout,
                 profiles=profiles,
-                light=light,
                 actors=tuple(cast.actors),
                 blocks=tuple(cast.blocks),
                 sizes=np.array([a.size for a in cast.actors] + [b.size for b in cast.blocks], dtype=np.float64),
@@ -360,19 +347,3 @@ def _without_overlaps(drive: Drive) -> Drive:
     blocks = tuple(drive.blocks[i - n] for i in kept if i >= n)
     return replace(drive, actors=actors, blocks=blocks, sizes=drive.sizes[kept], labels=drive.labels[kept])
 
-
-def _make_light(rng: np.random.Generator) -> Light:
-    azimuth, elevation = rng.uniform(-np.pi, np.pi), np.deg2rad(rng.uniform(20, 65))
-    sun = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
-    overcast, gain = rng.uniform(0, 1), rng.uniform(0.65, 1.0)
-    warm = rng.uniform(-1, 1)
-    sky_top = gain * ((1 - overcast) * np.array([95, 140, 205]) + overcast * np.array([170, 175, 182]))
-    sky_low = gain * (np.array([205, 212, 220]) + warm * np.array([14, 2, -14]))
-    return Light(
-        sun=sun,
-        ambient=gain * (0.62 + 0.18 * overcast),
-        diffuse=gain * (0.5 - 0.3 * overcast),
-        haze=float(rng.uniform(1 / 900, 1 / 180)),
-        sky_top=sky_top,
-        sky_low=sky_low,
-    )

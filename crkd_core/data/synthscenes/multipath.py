@@ -1,0 +1,164 @@
+"""Echoes that do not come straight: mirror images behind walls, double bounces, side lobes.
+
+What such ghosts look like in automotive radar is described by Kraus, Scheiner, Ritter and Dietmayer, "Using Machine
+Learning to Detect Ghost Images in Automotive Radar", ITSC 2020.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crkd_core.data.synthscenes.echoes import DOUBLE, MIRRORED, SIDELOBE, Draws, Echoes, View, pairs, turned
+from crkd_core.data.synthscenes.link import FAR_BEAM, THRESHOLD, Link, concluded_rcs, polar, received
+from crkd_core.types import FloatArray
+
+_FARTHEST = 40.0  # m; walls farther away mirror nothing
+_NARROWEST = 3.0  # m; narrower sides are no mirrors
+_OWN_RCS = 10.0  # dBsm; the own vehicle's front, seen from outside
+_SIDELOBE_LOSS = 26.5  # dB, out and back: the first side lobe of a uniformly fed antenna is 13.26 dB down
+_SIDELOBE_SPREAD = float(np.deg2rad(3.0))  # ghosts by side lobes seem to be just outside the far beam
+
+
+@dataclass(frozen=True)
+class Mirrors:
+    """F upright flat faces that look at a sensor, ordered by sweep.
+
+    Attributes:
+        sweep, body: (F,) int64.
+        middle: (F, 2) m; normal: (F, 2) unit, towards the sensor; half: (F,) half width, m; sensor axes.
+        velocity: (F, 2) m/s over ground.
+        loss: (F,) dB per reflection.
+    """
+
+    sweep: NDArray[np.int64]
+    body: NDArray[np.int64]
+    middle: FloatArray
+    normal: FloatArray
+    half: FloatArray
+    velocity: FloatArray
+    loss: FloatArray
+
+
+def mirrors(view: View, sizes: FloatArray, loss: FloatArray) -> Mirrors:
+    """The faces near enough to mirror something.
+
+    Args:
+        view: the bodies.
+        sizes: (N, 3) of all bodies, m.
+        loss: (N,) dB per reflection, infinite for bodies that mirror nothing.
+    """
+    rows = np.flatnonzero(np.isfinite(loss[view.body]))
+    half = sizes[view.body[rows], :2] / 2
+    viewer = -turned(view.xy[rows], -view.yaw[rows])
+    gap = np.abs(viewer) - half
+    row, axis = np.nonzero((gap > 0) & (gap < _FARTHEST) & (half[:, ::-1] > _NARROWEST / 2))
+    side = np.sign(viewer[row, axis])
+    local = np.zeros((len(row), 2))
+    local[np.arange(len(row)), axis] = side
+    pick = rows[row]
+    normal = turned(local, view.yaw[pick])
+    return Mirrors(
+        sweep=view.sweep[pick],
+        body=view.body[pick],
+        middle=view.xy[pick] + half[row, axis][:, None] * normal,
+        normal=normal,
+        half=half[row, 1 - axis],
+        velocity=view.velocity[pick],
+        loss=loss[view.body[pick]],
+    )
+
+
+def mirrored(echoes: Echoes, walls: Mirrors, link: Link, draws: Draws) -> tuple[Echoes, FloatArray, NDArray[np.int64]]:
+    """Echoes that came and went by way of a wall, before anything hides the wall.
+
+    They seem to come from the target's mirror image, which moves as the mirror image does: with the target's velocity
+    reflected, and with twice the wall's own velocity along its normal.
+
+    Args:
+        echoes: straight echoes, ordered by sweep.
+        walls: the mirrors.
+        link: the radar equation.
+        draws: random numbers.
+
+    Returns:
+        Ghosts, ordered by sweep; where on the wall each way turns, (P, 2); and the body of that wall, (P,).
+    """
+    enough = np.flatnonzero(echoes.level > THRESHOLD + 2 * walls.loss.min(initial=np.inf))
+    targets = echoes.picked(enough)
+    bounds = np.searchsorted(targets.sweep, [walls.sweep, walls.sweep + 1])
+    wall, target = pairs(bounds[0], bounds[1])
+    front = _dot(targets.points[target] - walls.middle[wall], walls.normal[wall])
+    facing = (front > 0.3) & (targets.body[target] != walls.body[wall])
+    wall, target, front = wall[facing], target[facing], front[facing]
+    normal, middle = walls.normal[wall], walls.middle[wall]
+    image = targets.points[target] - 2 * front[:, None] * normal
+    turn = image * (_dot(middle, normal) / _dot(image, normal))[:, None]
+    offset = turn - middle
+    met = np.abs(offset[:, 0] * normal[:, 1] - offset[:, 1] * normal[:, 0]) < walls.half[wall]
+    wall, target, image, turn, normal = wall[met], target[met], image[met], turn[met], normal[met]
+    sweep = targets.sweep[target]
+    closing = _dot(targets.velocity[target] - walls.velocity[wall], normal)
+    # The target reflects another way than straight: a fluctuation of its own.
+    rcs = (targets.level - link.signal(targets.sweep, targets.points, 0.0))[target] - 2 * walls.loss[wall]
+    level = received(link.signal(sweep, image, rcs), draws.uniform(sweep, 1)[:, 0])
+    ghosts = Echoes(
+        sweep=sweep,
+        body=targets.body[target],
+        points=image,
+        velocity=targets.velocity[target] - 2 * closing[:, None] * normal,
+        level=level,
+        cause=np.full(len(sweep), MIRRORED),
+    )
+    noticed = np.flatnonzero(level > THRESHOLD)
+    return ghosts.picked(noticed), turn[noticed], walls.body[wall[noticed]]
+
+
+def double_bounced(echoes: Echoes, own: FloatArray, draws: Draws) -> Echoes:
+    """Echoes that went to the target, back to the own vehicle, and to the target once more.
+
+    Twice the range, twice the relative speed. Power next to the straight echo: target and own cross-section over
+    (4 pi)^2 r^4, by the radar equation applied twice.
+    """
+    distance, _ = polar(echoes.points)
+    rcs = concluded_rcs(echoes.points, echoes.level)
+    ratio = rcs + _OWN_RCS - 20 * np.log10(4 * np.pi) - 40 * np.log10(np.maximum(distance, 1.0))
+    level = received(echoes.level + ratio, draws.uniform(echoes.sweep, 1)[:, 0])
+    ghosts = Echoes(
+        sweep=echoes.sweep,
+        body=echoes.body,
+        points=2 * echoes.points,
+        velocity=2 * echoes.velocity - own[echoes.sweep],
+        level=level,
+        cause=np.full(len(level), DOUBLE),
+    )
+    return ghosts.picked(np.flatnonzero(level > THRESHOLD))
+
+
+def sidelobes(echoes: Echoes, own: FloatArray, draws: Draws) -> Echoes:
+    """Strong echoes from the side that the far beam takes for its own: at the right range and a wrong bearing.
+
+    Their Doppler is right, but what is compensated is the own motion along the wrong bearing.
+    """
+    distance, bearing = polar(echoes.points)
+    u = draws.uniform(echoes.sweep, 2)
+    level = received(echoes.level - _SIDELOBE_LOSS, u[:, 0])
+    seeming = np.sign(bearing) * (FAR_BEAM + _SIDELOBE_SPREAD * u[:, 1])
+    sight = np.stack([np.cos(seeming), np.sin(seeming)], axis=1)
+    relative = _dot(echoes.velocity - own[echoes.sweep], echoes.points) / np.maximum(distance, 1e-6)
+    ghosts = Echoes(
+        sweep=echoes.sweep,
+        body=echoes.body,
+        points=distance[:, None] * sight,
+        velocity=own[echoes.sweep] + relative[:, None] * sight,
+        level=level,
+        cause=np.full(len(level), SIDELOBE),
+    )
+    aside = np.abs(bearing) > FAR_BEAM + _SIDELOBE_SPREAD
+    return ghosts.picked(np.flatnonzero((level > THRESHOLD) & aside))
+
+
+def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
+    return np.asarray(a[:, 0] * b[:, 0] + a[:, 1] * b[:, 1])
