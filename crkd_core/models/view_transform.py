@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crkd_core.geometry.grid import BevGrid
-from crkd_core.ops.bev_pool import bev_pool
+from crkd_core.ops.bev_pool import PoolPlan, bev_pool, pool_plan
 
 Z_RANGE = (-10.0, 10.0)
 """Height of the lifted volume, m; by the truncation of quirk Q5 it reaches down to -30 m."""
@@ -42,43 +42,50 @@ class Splat(nn.Module):
         super().__init__()
         self.grid = grid
         self.channels = channels
+        self.feature_size = feature_size
         self.register_buffer("pixels", pixel_grid(image_size, feature_size), persistent=False)
         self.register_buffer("depths", torch.arange(*depth, dtype=torch.float32), persistent=False)
 
-    def splat(
+    def plan(
         self,
-        per_pixel: Tensor,
         image_sample: Tensor,
+        *,
         intrinsics: Tensor,
         T_bev_from_cam: Tensor,
         image_augment: Tensor,
         bev_augment: Tensor,
-    ) -> Tensor:
-        """Spread the context of each pixel along its ray by the softmax of its depth logits, and sum it by cell.
+    ) -> PoolPlan:
+        """Where the features of these cameras go: all that depends on the geometry alone, to be kept while it stays.
 
         Args:
-            per_pixel: (M, D + channels, fH, fW) float32, depth logits, then context.
             image_sample: (M,) int64, sample of each image.
             intrinsics: (M, 3, 3) float32.
             T_bev_from_cam: (M, 4, 4) float32.
             image_augment: (M, 3, 3) float32, pixel of the full image -> pixel of the network's image.
             bev_augment: (B, 4, 4) float32, BEV -> augmented BEV.
-
-        Returns:
-            (B, channels, nx, ny) float32; cells that no ray reaches are 0.
         """
-        logits, context = per_pixel.permute(0, 2, 3, 1).flatten(0, 2).split([len(self.depths), self.channels], dim=1)
         points = frustum_points(
             self.pixels, self.depths, intrinsics, T_bev_from_cam, image_augment, bev_augment[image_sample]
         )
-        cells = cell_index(points, image_sample, self.grid).flatten(0, 1)
-        batch = len(bev_augment)
-        pooled = bev_pool(logits.softmax(dim=1), context, cells, batch * self.grid.cells)
-        return pooled.view(batch, *self.grid.shape, self.channels).permute(0, 3, 1, 2)
+        cells = cell_index(points, image_sample, self.grid)
+        return pool_plan(cells.unflatten(1, self.feature_size), len(bev_augment) * self.grid.cells)
+
+    def splat(self, per_pixel: Tensor, plan: PoolPlan) -> Tensor:
+        """Spread the context of each pixel along its ray by the softmax of its depth logits, and sum it by cell.
+
+        Args:
+            per_pixel: (M, D + channels, fH, fW), depth logits, then context.
+            plan: see ``plan``.
+
+        Returns:
+            (B, channels, nx, ny) of the type of ``per_pixel``; cells that no ray reaches are 0.
+        """
+        pooled = bev_pool(per_pixel, plan)
+        return pooled.view(-1, *self.grid.shape, self.channels).permute(0, 3, 1, 2)
 
 
 class LiftSplat(Splat):
-    """LSS with one 1x1 convolution for depth and context. Always runs in float32, also under autocast."""
+    """LSS with one 1x1 convolution for depth and context. Runs in the type of its weights, also under autocast."""
 
     def __init__(self, in_channels: int, channels: int, **geometry: Any) -> None:
         """As ``Splat``; ``in_channels`` are those of the image features."""
@@ -86,15 +93,20 @@ class LiftSplat(Splat):
         self.depthnet = nn.Conv2d(in_channels, len(self.depths) + channels, 1)
 
     def forward(self, features: Tensor, image_sample: Tensor, **geometry: Tensor) -> Tensor:
-        """(M, in_channels, fH, fW) -> (B, channels, nx, ny) float32, see ``Splat.splat`` for the other arguments."""
+        """(M, in_channels, fH, fW) -> (B, channels, nx, ny), see ``Splat.plan`` for the other arguments."""
         with full_precision(features.device):
-            return self.splat(self.depthnet(features.float()), image_sample, **geometry)
+            return self.splat(self.per_pixel(features), self.plan(image_sample, **geometry))
+
+    def per_pixel(self, features: Tensor) -> Tensor:
+        """(M, D + channels, fH, fW): depth logits and context, in the type of the weights."""
+        result: Tensor = self.depthnet(features.to(self.depthnet.weight.dtype))
+        return result
 
 
 class DepthLiftSplat(Splat):
     """LSS whose depth is helped by a raster of LiDAR depths; sums on a grid twice as fine, then halves it.
 
-    Always runs in float32, also under autocast.
+    Runs in the type of its weights, also under autocast.
     """
 
     def __init__(self, in_channels: int, channels: int, *, grid: BevGrid, **geometry: Any) -> None:
@@ -129,19 +141,21 @@ class DepthLiftSplat(Splat):
             features: (M, in_channels, fH, fW).
             depth_map: (M, 1, H, W) float32, see ``depth_raster``.
             image_sample: (M,) int64, sample of each image.
-            **geometry: see ``Splat.splat``.
+            **geometry: see ``Splat.plan``.
 
         Returns:
-            (B, channels, nx, ny) float32.
+            (B, channels, nx, ny).
         """
         with full_precision(features.device):
-            summed = self.splat(self.per_pixel(features.float(), depth_map), image_sample, **geometry)
+            summed = self.splat(self.per_pixel(features, depth_map), self.plan(image_sample, **geometry))
             halved: Tensor = self.downsample(summed)
         return halved
 
     def per_pixel(self, features: Tensor, depth_map: Tensor) -> Tensor:
-        """(M, D + channels, fH, fW): depth logits and context."""
-        result: Tensor = self.depthnet(torch.cat([self.dtransform(depth_map), features], dim=1))
+        """(M, D + channels, fH, fW): depth logits and context, in the type of the weights."""
+        dtype = next(self.downsample.parameters()).dtype
+        maps = [self.dtransform(depth_map.to(dtype)), features.to(dtype)]
+        result: Tensor = self.depthnet(torch.cat(maps, dim=1))
         return result
 
 

@@ -157,7 +157,7 @@ def test_depth_lss_transform(load_golden: Load) -> None:
     features = g["in.x"].flatten(0, 1)
     per_pixel = module.per_pixel(features, raster)
     assert_close(per_pixel[:, ::4], g["out.depthnet_out_every4th_bin"])
-    summed = module.splat(per_pixel, images, **geometry)
+    summed = module.splat(per_pixel, module.plan(images, **geometry))
     robust = ~g["out.fragile_cell_mask"][:, None].expand_as(summed)
     assert robust.float().mean() > 0.9
     assert_close(summed[robust], g["out.bev_before_downsample"][robust])
