@@ -208,6 +208,11 @@ class Boxes3D:
         """No boxes."""
         return cls(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros((0, 2)))
 
+    def joined(self, others: Boxes3D) -> Boxes3D:
+        """These boxes and then the others, of the same frame."""
+        pairs = ((getattr(self, f.name), getattr(others, f.name)) for f in fields(self))
+        return Boxes3D(*(np.concatenate(pair) for pair in pairs))
+
     def filtered(self, mask: ArrayLike) -> Boxes3D:
         """The boxes picked by a boolean mask or an index array, in its order."""
         pick = np.asarray(mask)

@@ -26,6 +26,7 @@ from crkd_core.config.model import (
     RadarConfig,
 )
 from crkd_core.config.recipe import Recipe
+from crkd_core.config.samples import PasteConfig, PasteCounts, SamplesConfig, SensorDropout
 from crkd_core.config.section import RecipeError
 from crkd_core.config.train import TrainConfig
 
@@ -41,12 +42,16 @@ __all__ = [
     "ImageConfig",
     "LidarConfig",
     "ModelConfig",
+    "PasteConfig",
+    "PasteCounts",
     "RadarConfig",
     "RadarDistillation",
     "Recipe",
     "RecipeError",
     "RelationDistillation",
     "ResponseDistillation",
+    "SamplesConfig",
+    "SensorDropout",
     "TrainConfig",
     "load_recipe",
     "recipe_folder",

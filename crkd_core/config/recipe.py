@@ -5,6 +5,7 @@ from __future__ import annotations
 from crkd_core.config.data import BevAugmentConfig, BevConfig, ImageConfig
 from crkd_core.config.distillation import DistillationConfig
 from crkd_core.config.model import ModelConfig
+from crkd_core.config.samples import SamplesConfig
 from crkd_core.config.section import RecipeError, Section
 from crkd_core.config.train import TrainConfig
 
@@ -19,6 +20,7 @@ class Recipe(Section, frozen=True, kw_only=True):
     model: ModelConfig
     train: TrainConfig
     bev_augment: BevAugmentConfig = BevAugmentConfig()
+    samples: SamplesConfig = SamplesConfig()
     distillation: DistillationConfig | None = None
     """How ``training/distill.py`` teaches it; None: it learns from annotations alone."""
 
@@ -26,6 +28,12 @@ class Recipe(Section, frozen=True, kw_only=True):
         if any(side % 32 for side in self.image.size):
             raise ValueError(f"image.size: expected multiples of 32 (the backbone's stride), got {self.image.size}")
         self._check_distillation()
+        paste = self.samples.paste
+        if paste is not None and self.model.lidar is None and not paste.without_lidar:
+            raise ValueError(
+                "samples.paste: no sensor of this model would see the pasted objects; set paste: null, or "
+                "paste.without_lidar: true as the released code"
+            )
         if self.model.lidar is not None:
             self._check_voxels(self.model.lidar.voxel)
 

@@ -1,26 +1,30 @@
-"""Training samples in an order that any step can be resumed at.
+"""Training samples by position, and batches of them.
 
-A sample is addressed by (epoch, index). Its augmentation is drawn from ``default_rng([seed, epoch, index])``, the order
-of an epoch from ``default_rng([seed, epoch])``: what a run reads at a position depends on nothing it did before.
+All that is random about a sample is drawn from its position and the seed (``data.sampling``): what a run reads at a
+position depends on nothing it did before, so that it can be resumed at any step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
 
 from crkd_core.config import Recipe
-from crkd_core.data.encode import TrainingSample, collate, encode_training
+from crkd_core.data.encode import Skipped, TrainingSample, collate, encode_scene, training_scene
 from crkd_core.data.errors import DataError
+from crkd_core.data.lidar_database import LidarDatabase
+from crkd_core.data.paste import Paster
+from crkd_core.data.sampling import ClassBalanced, EpochOrder, Position, Shuffled
 from crkd_core.types import AnnotatedFrame, NetworkInput
 
-Position = tuple[int, int]
-"""(epoch, index of the sample)."""
+MAX_ATTEMPTS = 20
+"""Samples tried for one position before the data set is taken to be unusable."""
 
 
 class FrameSource(Protocol):
@@ -32,6 +36,15 @@ class FrameSource(Protocol):
 
     def __getitem__(self, index: int, /) -> AnnotatedFrame:
         """Frame ``index``, 0 <= index < len."""
+        ...
+
+
+@runtime_checkable
+class LabelledSource(Protocol):
+    """A frame source that knows its objects without reading its frames."""
+
+    def labels(self) -> list[NDArray[np.int64]]:
+        """For each frame, the classes of its objects that have LiDAR or radar returns."""
         ...
 
 
@@ -48,6 +61,7 @@ class TrainingBatch:
         all_labels: (n1 + n2 + ...,) int64.
         counts: B numbers of boxes.
         tokens: the samples' names.
+        skipped: damaged samples in whose place others are.
     """
 
     inputs: NetworkInput
@@ -55,6 +69,7 @@ class TrainingBatch:
     all_labels: torch.Tensor
     counts: tuple[int, ...]
     tokens: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def boxes(self) -> tuple[torch.Tensor, ...]:
@@ -87,89 +102,121 @@ class TrainingBatch:
 
 
 class TrainingSet(Dataset[TrainingSample]):
-    """Annotated frames as training samples, addressed by (epoch, index).
+    """Annotated frames as training samples, addressed by position.
 
     Attributes:
         frames: where the annotated frames come from.
-        recipe: how they are encoded and augmented.
+        recipe: how they are drawn, encoded and augmented.
         seed: of the augmentation.
         augment: whether to augment at all. If not, every epoch reads the same samples: they are encoded once and kept
             in memory (26 MB each at 256x704), so this is for small sets.
     """
 
-    def __init__(self, frames: FrameSource, recipe: Recipe, *, seed: int = 0, augment: bool = True) -> None:
+    def __init__(
+        self,
+        frames: FrameSource,
+        recipe: Recipe,
+        *,
+        seed: int = 0,
+        augment: bool = True,
+        database: LidarDatabase | None = None,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            frames: as the attribute; likewise ``recipe``, ``seed`` and ``augment``.
+            database: objects to paste.
+
+        Raises:
+            DataError: the recipe pastes objects, and there are none.
+        """
         self.frames = frames
         self.recipe = recipe
         self.seed = seed
         self.augment = augment
+        self._paster = _paster(recipe, database) if augment else None
         self._kept: dict[int, TrainingSample] = {}
 
     def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, position: Position) -> TrainingSample:
-        """The sample at ``position``.
+    def order(self, seed: int) -> EpochOrder:
+        """The samples of every epoch, as the recipe wants them.
+
+        A source without ``labels`` is read once to balance the classes: for frames in memory that costs nothing.
 
         Raises:
-            DataError: a damaged file; names the sample and the file or camera.
+            DataError: classes are to be balanced, and no sample has an object.
         """
-        epoch, index = position
-        if not self.augment:
-            if index not in self._kept:
-                self._kept[index] = self._encoded(index, None)
-            return self._kept[index]
-        return self._encoded(index, np.random.default_rng([self.seed, epoch, index]))
+        if not self.recipe.samples.class_balanced:
+            return Shuffled(len(self), seed)
+        if isinstance(self.frames, LabelledSource):
+            return ClassBalanced(self.frames.labels(), seed=seed)
+        samples = (self.frames[i] for i in range(len(self)))
+        return ClassBalanced([sample.labels[sample.num_points > 0] for sample in samples], seed=seed)
 
-    def _encoded(self, index: int, rng: np.random.Generator | None) -> TrainingSample:
+    def __getitem__(self, position: Position | tuple[int, int]) -> TrainingSample:
+        """The sample at ``position``, or the one in its place if the recipe leaves it out.
+
+        Raises:
+            DataError: a damaged file that the recipe does not skip, naming the sample and the file or camera; or many
+                samples in a row of which none can be used.
+        """
+        place = Position(*position)
+        index, skipped = place.sample, list[Skipped]()
+        for attempt in range(MAX_ATTEMPTS):
+            key = [self.seed, *place, attempt]
+            try:
+                sample = self._read(index, place.epoch, key)
+            except DataError as error:
+                if self.recipe.samples.on_error == "raise":
+                    raise
+                skipped.append(Skipped(index, str(error)))
+            else:
+                if sample is not None:
+                    return replace(sample, skipped=tuple(skipped))
+            index = int(np.random.default_rng([*key, 0]).integers(len(self)))
+        reason = f"the last damaged one: {skipped[-1].reason}" if skipped else "all without a box to learn"
+        raise DataError(f"{MAX_ATTEMPTS} samples drawn in a row, none of which can be used; {reason}")
+
+    def _read(self, index: int, epoch: int, key: list[int]) -> TrainingSample | None:
+        """One sample; None if there is nothing to learn in it and the recipe leaves such out."""
+        if self.augment:
+            return self._encoded(index, np.random.default_rng(key), self._pasting(epoch))
+        if index not in self._kept:
+            sample = self._encoded(index, None, None)
+            if sample is None:
+                return None
+            self._kept[index] = sample
+        return self._kept[index]
+
+    def _pasting(self, epoch: int) -> Paster | None:
+        return self._paster if self._paster is not None and self._paster.active(epoch) else None
+
+    def _encoded(self, index: int, rng: np.random.Generator | None, paster: Paster | None) -> TrainingSample | None:
         try:
             frame = self.frames[index]
         except DataError as error:
             raise DataError(f"sample {index}: {error}") from None
         try:
-            return encode_training(frame, self.recipe, rng)
+            scene = training_scene(frame, self.recipe, rng, paster=paster)
+            if self.recipe.samples.filter_empty_gt and len(scene.labels) == 0:
+                return None
+            return encode_scene(scene, self.recipe)
         except DataError as error:
             raise DataError(f"sample {index} ({frame.token}): {error}") from None
 
 
-class StepSampler(Sampler[Position]):
-    """Positions ``start`` to ``stop`` of an endless sequence of shuffled epochs.
-
-    With several processes, each reads every ``world_size``-th position from its rank on; ``start`` and ``stop`` count
-    the positions of all processes together.
-    """
-
-    def __init__(self, n: int, *, seed: int, start: int, stop: int, rank: int = 0, world_size: int = 1) -> None:
-        """Set the part of the sequence to read.
-
-        Args:
-            n: number of samples in the data set.
-            seed: of the order.
-            start: first position, samples read so far.
-            stop: end of the positions.
-            rank: this process.
-            world_size: number of processes.
-
-        Raises:
-            ValueError: no sample, or ranges that make no sense.
-        """
-        if n <= 0 or start < 0 or not 0 <= rank < world_size:
-            raise ValueError(f"StepSampler: n={n}, start={start}, rank={rank} of {world_size}: out of range")
-        self._n = n
-        self._seed = seed
-        self._positions = range(start + rank, stop, world_size)
-        self._length = len(range(rank, stop, world_size))
-
-    def __len__(self) -> int:
-        """Positions of the whole run, the part before ``start`` included: a resumed loop counts on from there."""
-        return self._length
-
-    def __iter__(self) -> Iterator[Position]:
-        order, order_epoch = np.zeros(0, dtype=np.int64), -1
-        for position in self._positions:
-            epoch, place = divmod(position, self._n)
-            if epoch != order_epoch:
-                order, order_epoch = np.random.default_rng([self._seed, epoch]).permutation(self._n), epoch
-            yield epoch, int(order[place])
+def _paster(recipe: Recipe, database: LidarDatabase | None) -> Paster | None:
+    config = recipe.samples.paste
+    if config is None:
+        return None
+    if database is None or len(database) == 0:
+        raise DataError(
+            f"recipe {recipe.name}: samples.paste needs the LiDAR objects that training/prepare.py cuts out; name its "
+            "folder with --prepared, or set samples.paste: null"
+        )
+    return Paster(database, config)
 
 
 def collate_training(samples: Sequence[TrainingSample]) -> TrainingBatch:
@@ -180,4 +227,5 @@ def collate_training(samples: Sequence[TrainingSample]) -> TrainingBatch:
         all_labels=torch.cat([sample.labels for sample in samples]),
         counts=tuple(len(sample.labels) for sample in samples),
         tokens=tuple(sample.token for sample in samples),
+        skipped=tuple(skipped for sample in samples for skipped in sample.skipped),
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crkd_core.config import Recipe
 from crkd_core.data.errors import DataError
+from crkd_core.data.image_cache import ImageCache
 from crkd_core.data.images import check_complete
 from crkd_core.data.nuscenes import REFERENCE_CHANNEL, NuScenesIndex, Sample, SensorRecord
 from crkd_core.data.radar_pcd import read_lidar_bin, read_radar_pcd
@@ -23,8 +25,10 @@ def annotated_frame(
     index: NuScenesIndex,
     sample: Sample,
     *,
+    channels: Collection[str] | None = None,
     radar_sweeps: int = 6,
     lidar_sweeps: int = 0,
+    images: ImageCache | None = None,
     absent: Counter[str] | None = None,
 ) -> AnnotatedFrame:
     """Read one sample.
@@ -35,8 +39,10 @@ def annotated_frame(
     Args:
         index: the data set.
         sample: one of its samples.
+        channels: the sensors to read; None: all.
         radar_sweeps: records per radar, the key frame and those before it; at the start of a scene there are fewer.
         lidar_sweeps: likewise for the LiDAR; 0: no LiDAR points are read.
+        images: takes the camera images from there, smaller, and K with them.
         absent: adds up, per channel, the records whose file does not exist. They are left out.
 
     Raises:
@@ -50,11 +56,13 @@ def annotated_frame(
     radars: dict[str, list[RadarSweep]] = {}
     lidar: list[LidarSweep] = []
     for channel in index.channels(sample):
+        if channels is not None and channel not in channels:
+            continue
         key = index.key_record(sample, channel)
         if key is None:
             continue
         if key.modality == "camera":
-            cameras.update((channel, _camera(record)) for record in _present([key], absent))
+            cameras.update((channel, _camera(record, images)) for record in _present([key], absent))
         elif key.modality == "radar":
             records = _present(index.recent_records(sample, channel, radar_sweeps), absent)
             if records:
@@ -89,13 +97,23 @@ class NuScenesFrames:
     """
 
     def __init__(
-        self, index: NuScenesIndex, samples: Sequence[Sample], *, radar_sweeps: int = 6, lidar_sweeps: int = 0
+        self,
+        index: NuScenesIndex,
+        samples: Sequence[Sample],
+        *,
+        channels: Collection[str] | None = None,
+        radar_sweeps: int = 6,
+        lidar_sweeps: int = 0,
+        images: ImageCache | None = None,
     ) -> None:
+        """Set what to read; the arguments are those of ``annotated_frame``."""
         self.index = index
         self.samples = tuple(samples)
         self.absent: Counter[str] = Counter()
+        self._channels = None if channels is None else frozenset(channels)
         self._radar_sweeps = radar_sweeps
         self._lidar_sweeps = lidar_sweeps
+        self._images = images
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -104,10 +122,16 @@ class NuScenesFrames:
         return annotated_frame(
             self.index,
             self.samples[position],
+            channels=self._channels,
             radar_sweeps=self._radar_sweeps,
             lidar_sweeps=self._lidar_sweeps,
+            images=self._images,
             absent=self.absent,
         )
+
+    def labels(self) -> list[NDArray[np.int64]]:
+        """For each sample, the classes of its objects that have LiDAR or radar returns; reads no measurement."""
+        return [self.index.labels(sample) for sample in self.samples]
 
 
 def _present(records: list[SensorRecord], absent: Counter[str]) -> list[SensorRecord]:
@@ -118,19 +142,22 @@ def _present(records: list[SensorRecord], absent: Counter[str]) -> list[SensorRe
     return [record for record in records if record.present]
 
 
-def _camera(record: SensorRecord) -> CameraImage:
+def _camera(record: SensorRecord, images: ImageCache | None) -> CameraImage:
     intrinsics = record.calibration.intrinsics
     if intrinsics is None:
         raise DataError(f"calibrated_sensor.json: {record.channel}: camera_intrinsic is empty")
+    path = record.path if images is None else images.path(record.path)
+    scale = 1.0 if images is None else images.scale(record.image_size)
     try:
-        image = record.path.read_bytes()
+        image = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{record.path}: cannot be read: {error.strerror}") from None
+        fix = "" if images is None else "; run training/prepare.py again"
+        raise DataError(f"{path}: cannot be read: {error.strerror}{fix}") from None
     # The rest of what can be wrong shows when the image is decoded, where only the camera's name is known.
-    check_complete(image, str(record.path))
+    check_complete(image, str(path))
     return CameraImage(
         image=image,
-        intrinsics=intrinsics,
+        intrinsics=np.diag([scale, scale, 1.0]) @ intrinsics,
         T_base_from_cam=record.calibration.T_base_from_sensor,
         T_world_from_base=record.T_world_from_base,
         stamp=record.stamp,

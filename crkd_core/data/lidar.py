@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 
 from crkd_core.config import BevConfig
 from crkd_core.geometry.transforms import inverse
-from crkd_core.types import LIDAR_DTYPE, FloatArray, LidarSweep, SensorFrame
+from crkd_core.types import LIDAR_DTYPE, Boxes3D, FloatArray, LidarSweep, SensorFrame
 
 LIDAR_COLUMNS: tuple[str, ...] = ("x", "y", "z", "intensity", "age")
 """Columns of a point: m along the axes of the BEV frame, 0 to 255, s relative to the key frame (>= 0)."""
 
 CLOSE = 1.0
 """Points of earlier sweeps closer to the sensor than this in both x and y are the vehicle's own, m."""
+
+_SQUARE = 2.0
+"""Edge of the squares by which most points are ruled out to lie in a box, m."""
 
 
 def lidar_points(frame: SensorFrame, *, sweeps: int, rng: np.random.Generator | None = None) -> NDArray[np.float32]:
@@ -52,6 +55,38 @@ def inside(points: NDArray[np.float32], bev: BevConfig) -> NDArray[np.bool_]:
     lower, upper = np.array([bev.x_range, bev.y_range, bev.z_range], dtype=np.float32).T
     xyz = points[:, :3]
     return np.asarray(((xyz > lower) & (xyz < upper)).all(axis=1))
+
+
+def points_in_boxes(xyz: NDArray[np.float32], boxes: Boxes3D) -> list[NDArray[np.int64]]:
+    """For each of N boxes, the rows of the points (L, 3) inside it, its surface included; all in one frame, m."""
+    radii = np.hypot(boxes.sizes[:, 0], boxes.sizes[:, 1]) / 2
+    near = _near_any(xyz, boxes.centers[:, :2], radii)
+    points = xyz[near].astype(np.float64)
+    found = []
+    for center, size, yaw, radius in zip(boxes.centers, boxes.sizes, boxes.yaws, radii, strict=True):
+        rows = np.flatnonzero(np.abs(points[:, 0] - center[0]) <= radius)
+        offset = points[rows] - center
+        c, s = np.cos(yaw), np.sin(yaw)
+        local = np.stack([offset @ [c, s, 0], offset @ [-s, c, 0], offset[:, 2]], axis=1)
+        found.append(near[rows[(np.abs(local) <= size / 2).all(axis=1)]])
+    return found
+
+
+def _near_any(xyz: NDArray[np.float32], centers: FloatArray, radii: FloatArray) -> NDArray[np.int64]:
+    """Rows of the points in squares of the ground, ``_SQUARE`` wide, that reach into a circle; few of very many."""
+    if len(centers) == 0 or len(xyz) == 0:
+        return np.zeros(0, dtype=np.int64)
+    lower = np.floor((centers - radii[:, None]).min(axis=0) / _SQUARE)
+    first = np.floor((centers - radii[:, None]) / _SQUARE - lower).astype(np.int64)
+    last = np.floor((centers + radii[:, None]) / _SQUARE - lower).astype(np.int64)
+    marked = np.zeros(last.max(axis=0) + 2, dtype=np.bool_)  # the last row and column stay clear
+    for (i, j), (k, m) in zip(first, last, strict=True):
+        marked[i : k + 1, j : m + 1] = True
+    cells = np.floor(xyz[:, :2] / _SQUARE - lower)
+    outside = (cells < 0) | (cells >= marked.shape)
+    cells[outside] = -1
+    i, j = cells.astype(np.int64).T
+    return np.flatnonzero(marked[i, j])
 
 
 def _close(points: NDArray[np.void]) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -170,6 +171,7 @@ class NuScenesIndex:
         self._channel = {channel: i for i, channel in enumerate(content.description.channels)}
         names = [CLASS_OF_CATEGORY.get(category) for category in content.description.categories]
         self._labels = [None if name is None else DETECTION_CLASSES.index(name) for name in names]
+        self._class_of_category = np.array([-1 if i is None else i for i in self._labels], dtype=np.int64)
         scenes = content.description.scenes
         rows = zip(*(content.samples[column].tolist() for column in ("token", "stamp", "scene")), strict=True)
         self.samples = tuple(Sample(t.decode(), stamp, scenes[s].name, s, i) for i, (t, stamp, s) in enumerate(rows))
@@ -252,6 +254,23 @@ class NuScenesIndex:
         """All annotations of a sample, of every category."""
         row = self._content.samples[sample.index]
         return [self._annotation(i) for i in range(row["first_annotation"], row["end_annotation"])]
+
+    def labels(self, sample: Sample) -> NDArray[np.int64]:
+        """Detection classes of a sample's annotations with any LiDAR or radar return: what there is to learn in it."""
+        row = self._content.samples[sample.index]
+        found = self._content.annotations[row["first_annotation"] : row["end_annotation"]]
+        classes = self._class_of_category[found["category"]]
+        learnt: NDArray[np.int64] = classes[(classes >= 0) & (found["num_lidar_pts"] + found["num_radar_pts"] > 0)]
+        return learnt
+
+    def digest(self, scene: Scene) -> str:
+        """Of a scene's samples and annotations: the same where these are the same, in whatever file."""
+        described = self._content.description.scenes[scene.index]
+        samples = self._content.samples[described.first_sample : described.end_sample]
+        first, end = (samples["first_annotation"][0], samples["end_annotation"][-1]) if len(samples) else (0, 0)
+        digest = hashlib.sha256(b"".join(samples["token"].tolist()))
+        digest.update(self._content.annotations[first:end].tobytes())
+        return digest.hexdigest()[:16]
 
     def complete_samples(self, channels: Collection[str] | None = None) -> list[Sample]:
         """The samples whose key frame files are all there.

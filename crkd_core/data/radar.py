@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crkd_core.geometry.transforms import inverse
-from crkd_core.types import RADAR_DTYPE, FloatArray, SensorFrame
+from crkd_core.types import RADAR_DTYPE, FloatArray, RadarSweep, SensorFrame
 
 RADAR_ORDER = ("RADAR_FRONT", "RADAR_FRONT_LEFT", "RADAR_FRONT_RIGHT", "RADAR_BACK_LEFT", "RADAR_BACK_RIGHT")
 """Radars of these names come first and in this order; others follow in the order of the frame."""
@@ -39,12 +39,13 @@ MARGIN = 1.0
 """Returns up to this far outside the BEV grid are kept, m (the original keeps 55 m of a 54 m grid)."""
 
 
-def radar_features(frame: SensorFrame, *, sweeps: int) -> NDArray[np.float32]:
+def radar_features(frame: SensorFrame, *, sweeps: int, repeat_oldest: bool = False) -> NDArray[np.float32]:
     """Features of all radar returns of a frame.
 
     Args:
         frame: radars in the sensor frame, each sweep with its own stamp and vehicle pose.
         sweeps: newest sweeps per radar that are used.
+        repeat_oldest: a radar with fewer has its oldest one repeated until there are as many, with the same age.
 
     Returns:
         (P, 45) float32, columns as in ``RADAR_FEATURES``, BEV frame at ``frame.stamp``; radar by radar, newest sweep
@@ -59,7 +60,7 @@ def radar_features(frame: SensorFrame, *, sweeps: int) -> NDArray[np.float32]:
             age=1e-9 * (frame.radars[name][0].stamp - sweep.stamp),
         )
         for name in ordered(tuple(frame.radars), RADAR_ORDER)
-        for sweep in frame.radars[name][:sweeps]
+        for sweep in _newest(frame.radars[name], sweeps, repeat_oldest=repeat_oldest)
     ]
     if not parts:
         return np.zeros((0, len(RADAR_FEATURES)), dtype=np.float32)
@@ -112,6 +113,11 @@ def within_range(
     x, y = features[:, FEATURE_INDEX["x"]], features[:, FEATURE_INDEX["y"]]
     inside = (x > x_range[0] - MARGIN) & (x < x_range[1] + MARGIN)
     return np.asarray(inside & (y > y_range[0] - MARGIN) & (y < y_range[1] + MARGIN))
+
+
+def _newest(history: list[RadarSweep], count: int, *, repeat_oldest: bool) -> list[RadarSweep]:
+    used = history[:count]
+    return used + used[-1:] * (count - len(used)) if repeat_oldest else used
 
 
 def ordered(names: tuple[str, ...], preferred: tuple[str, ...]) -> list[str]:

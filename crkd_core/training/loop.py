@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 
 from crkd_core.cli import UserError
 from crkd_core.config import Recipe
-from crkd_core.data.dataset import StepSampler, TrainingBatch, TrainingSet, collate_training
+from crkd_core.data.dataset import TrainingBatch, TrainingSet, collate_training
+from crkd_core.data.sampling import StepSampler
 from crkd_core.models.center_loss import center_loss
 from crkd_core.models.center_targets import center_targets
 from crkd_core.models.detector import FusionDetector
@@ -198,7 +199,7 @@ def _loader(
     return DataLoader(
         samples,  # type: ignore[arg-type]
         batch_size=batch,
-        sampler=StepSampler(len(samples), seed=options.seed, start=start_step * batch, stop=recipe.train.steps * batch),
+        sampler=StepSampler(samples.order(options.seed), start=start_step * batch, stop=recipe.train.steps * batch),
         num_workers=options.workers,
         collate_fn=collate_training,
         persistent_workers=options.workers > 0,

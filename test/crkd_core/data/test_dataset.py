@@ -6,16 +6,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from crkd_core.config import Recipe, load_recipe
-from crkd_core.data.dataset import StepSampler, TrainingBatch, TrainingSet, collate_training
+from crkd_core.data.dataset import TrainingBatch, TrainingSet, collate_training
 from crkd_core.data.errors import DataError
 from crkd_core.data.frames import NuScenesFrames
 from crkd_core.data.nuscenes import load_index
+from crkd_core.data.sampling import Position, StepSampler
 from crkd_core.types import NetworkInput
 
 
@@ -28,6 +30,13 @@ def recipe() -> Recipe:
 def samples(tiny_set: Any, recipe: Recipe) -> TrainingSet:
     index = load_index(tiny_set.root, tiny_set.version)
     return TrainingSet(NuScenesFrames(index, index.samples), recipe, seed=3)
+
+
+def changed(samples: TrainingSet, **values: Any) -> TrainingSet:
+    """The same set with other values of the recipe's section ``samples``."""
+    section = msgspec.structs.replace(samples.recipe.samples, **values)
+    recipe = msgspec.structs.replace(samples.recipe, samples=section)
+    return TrainingSet(samples.frames, recipe, seed=samples.seed)
 
 
 def same(a: NetworkInput, b: NetworkInput) -> bool:
@@ -65,42 +74,82 @@ class TestTrainingSet:
             samples[0, 1]
 
 
-class TestStepSampler:
-    def test_every_epoch_has_every_sample_once_in_another_order(self):
-        positions = list(StepSampler(10, seed=0, start=0, stop=30))
-        epochs = [[i for e, i in positions if e == epoch] for epoch in range(3)]
-        assert [sorted(epoch) for epoch in epochs] == [list(range(10))] * 3
-        assert len({tuple(epoch) for epoch in epochs}) == 3
+class TestSampleWithoutBoxes:
+    """Sample 3 of the tiny set has no object."""
 
-    @pytest.mark.parametrize("start", [1, 9, 10, 25])
-    def test_resumed_at_any_position_it_goes_on_as_before(self, start: int):
-        whole = list(StepSampler(10, seed=5, start=0, stop=35))
-        assert list(StepSampler(10, seed=5, start=start, stop=35)) == whole[start:]
-        assert len(StepSampler(10, seed=5, start=start, stop=35)) == 35  # the whole run, also when resumed
+    def test_is_kept_unless_the_recipe_says_so(self, samples: TrainingSet):
+        assert (samples[0, 3].token,) == ("scene-0002-0",)
+        assert len(samples[0, 3].labels) == 0
 
-    def test_seed_changes_the_order(self):
-        orders = {tuple(StepSampler(10, seed=seed, start=0, stop=10)) for seed in range(5)}
-        assert len(orders) == 5
+    def test_is_replaced_by_others_as_the_position_says(self, samples: TrainingSet):
+        filtering = changed(samples, filter_empty_gt=True)
+        found = [filtering[epoch, 3] for epoch in range(12)]
+        assert {sample.token for sample in found} == {"scene-0001-0", "scene-0001-1", "scene-0001-2"}
+        assert all(len(sample.labels) > 0 for sample in found)
+        again = filtering[5, 3]
+        assert again.token == found[5].token
+        assert same(again.inputs, found[5].inputs)
 
-    def test_processes_share_the_sequence(self):
-        whole = list(StepSampler(7, seed=1, start=4, stop=24))
-        parts = [list(StepSampler(7, seed=1, start=4, stop=24, rank=r, world_size=2)) for r in range(2)]
-        assert parts[0] == whole[::2]
-        assert parts[1] == whole[1::2]
+    def test_alone_it_is_an_error(self, samples: TrainingSet):
+        frames = [samples.frames[3]]
+        with pytest.raises(DataError, match="20 samples drawn in a row, none of which can be used; all without a box"):
+            _ = TrainingSet(frames, changed(samples, filter_empty_gt=True).recipe)[0, 0]
 
-    def test_can_be_read_twice(self):
-        sampler = StepSampler(5, seed=0, start=0, stop=5)
-        assert list(sampler) == list(sampler)
 
-    @pytest.mark.parametrize("options", [{"n": 0}, {"start": -1}, {"rank": 2, "world_size": 2}])
-    def test_nonsense_is_refused(self, options: dict[str, int]):
-        with pytest.raises(ValueError, match="StepSampler"):
-            StepSampler(**({"n": 4, "seed": 0, "start": 0, "stop": 8} | options))
+class TestDamagedSample:
+    @pytest.fixture
+    def damaged(self, samples: TrainingSet, tiny_set: Any) -> TrainingSet:
+        """Sample 1 cannot be decoded."""
+        tiny_set.files("CAM_FRONT", key=True)[1].write_bytes(b"not an image")
+        return samples
+
+    def test_ends_the_run(self, damaged: TrainingSet):
+        with pytest.raises(DataError, match=r"^sample 1 \(scene-0001-1\): CAM_FRONT: not a JPEG or PNG image"):
+            _ = damaged[0, 1]
+
+    def test_is_skipped_and_named_where_the_recipe_says_so(self, damaged: TrainingSet):
+        skipping = changed(damaged, on_error="skip")
+        found = skipping[0, 1]
+        assert found.token in {"scene-0001-0", "scene-0001-2", "scene-0002-0"}
+        assert {skipped.index for skipped in found.skipped} == {1}
+        assert "scene-0001-1): CAM_FRONT: not a JPEG" in found.skipped[0].reason
+        assert skipping[0, 1].token == found.token
+        assert skipping[0, 0].skipped == ()
+        batch = collate_training([skipping[0, 0], found])
+        assert batch.to("cpu").skipped == found.skipped
+
+    def test_when_all_are_damaged_the_run_ends(self, damaged: TrainingSet, tiny_set: Any):
+        for file in tiny_set.files("CAM_FRONT", key=True):
+            file.write_bytes(b"not an image")
+        with pytest.raises(DataError, match=r"20 samples drawn in a row.*the last damaged one: sample"):
+            _ = changed(damaged, on_error="skip")[0, 1]
+
+
+def test_each_repeat_of_a_sample_is_augmented_anew(samples: TrainingSet):
+    first, second = samples[Position(0, 1, repeat=0)], samples[Position(0, 1, repeat=1)]
+    assert first.token == second.token
+    assert not torch.equal(first.inputs.bev_augment, second.inputs.bev_augment)
+
+
+def test_classes_are_balanced_without_reading_a_frame(samples: TrainingSet, monkeypatch: pytest.MonkeyPatch):
+    balanced = changed(samples, class_balanced=True)
+    monkeypatch.setattr(NuScenesFrames, "__getitem__", lambda *_: pytest.fail("read a frame"))
+    # The car is in samples 0, 1, 2; the cone has no returns; sample 3 is empty.
+    assert set(np.concatenate([balanced.order(0).indices(epoch) for epoch in range(40)]).tolist()) == {0, 1, 2}
+
+
+def test_classes_of_frames_in_memory_are_balanced(samples: TrainingSet):
+    recipe = changed(samples, class_balanced=True).recipe
+    in_memory = TrainingSet([samples.frames[i] for i in range(4)], recipe)
+    expected = TrainingSet(samples.frames, recipe).order(7)
+    assert [in_memory.order(7).indices(e).tolist() for e in range(9)] == [
+        expected.indices(e).tolist() for e in range(9)
+    ]
 
 
 def test_loader_gives_batches_and_resumes_exactly(samples: TrainingSet):
     def loaded(start: int) -> list[TrainingBatch]:
-        sampler = StepSampler(len(samples), seed=3, start=start, stop=8)
+        sampler = StepSampler(samples.order(3), start=start, stop=8)
         loader: Any = DataLoader(samples, batch_size=2, sampler=sampler, collate_fn=collate_training)  # type: ignore[arg-type]
         return list(loader)
 
