@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import pytest
 
 from crkd_core.data.errors import DataError
 from crkd_core.data.nuscenes import load_index
+from crkd_core.data.nuscenes_cache import mapped_arrays
+from crkd_core.data.nuscenes_dummy import CHANNELS, VERSION, write_dummy_set
+from crkd_core.data.nuscenes_tables import SampleDataRow, read_table
 from crkd_core.types import DETECTION_CLASSES
 
 KEY_PERIOD_NS = 500_000_000
@@ -99,6 +104,63 @@ class TestContent:
         index = load_index(tiny_set.root, tiny_set.version)
         assert index.scene("scene-0003").samples == ()
         assert len(index.samples) == 4
+
+
+class TestTablesInParts:
+    """Tables are read some rows at a time; here a few at a time."""
+
+    @pytest.fixture(autouse=True)
+    def _small_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("crkd_core.data.nuscenes_tables._PART_BYTES", 700)
+
+    def test_index_is_the_same(self, tiny_set: Any, monkeypatch: pytest.MonkeyPatch):
+        assert len(list(read_table(tiny_set.root / tiny_set.version, "sample_data", SampleDataRow))) > 20
+        in_parts = load_index(tiny_set.root, tiny_set.version)
+        monkeypatch.undo()
+        whole = load_index(tiny_set.root, tiny_set.version)
+        for a, b in zip(in_parts.samples, whole.samples, strict=True):
+            assert repr(in_parts.annotations(a)) == repr(whole.annotations(b))
+            assert repr(in_parts.recent_records(a, "RADAR_FRONT", 9)) == repr(whole.recent_records(b, "RADAR_FRONT", 9))
+
+    @pytest.mark.parametrize("text", ["half }, { half", "half },", "{ half"])
+    def test_text_that_looks_like_the_border_of_two_rows(self, tiny_set: Any, text: str):
+        for i in range(40):
+            row = {"token": f"s{i}", "name": f"scene-1{i:03d}", "description": text, "log_token": "log"}
+            tiny_set.tables["scene"].append(row)
+        tiny_set.write("scene")
+        index = load_index(tiny_set.root, tiny_set.version)
+        assert [s.description for s in index.scenes] == ["", ""] + [text] * 40
+
+    def test_damage_late_in_a_table_is_named_with_its_line(self, tiny_set: Any):
+        path = tiny_set.root / tiny_set.version / "sample_data.json"
+        lines = path.read_text().splitlines()
+        lines[200] = "  !"
+        path.write_text("\n".join(lines))
+        with pytest.raises(DataError, match=r"sample_data\.json, line 201: .*malformed"):
+            load_index(tiny_set.root, tiny_set.version)
+
+
+class TestFileNames:
+    @pytest.mark.parametrize(
+        "name",
+        ["a.pcd", "{stamp}", "{stamp}.pcd", "x{stamp}", "{stamp}/{stamp}_{stamp}.pcd", "ü {stamp}.pcd"],
+    )
+    def test_any_name_is_kept(self, tiny_set: Any, name: str):
+        row = next(r for r in tiny_set.tables["sample_data"] if r["is_key_frame"] and "RADAR" in r["filename"])
+        row["filename"] = name.format(stamp=row["timestamp"])
+        tiny_set.write("sample_data")
+        sample = row["sample_token"]
+        index = load_index(tiny_set.root, tiny_set.version)
+        record = index.key_record(index.sample(sample), "RADAR_FRONT")
+        assert record is not None
+        assert record.path == tiny_set.root / row["filename"]
+        assert not record.present
+        record.path.parent.mkdir(exist_ok=True)
+        record.path.write_text("")
+        index = load_index(tiny_set.root, tiny_set.version)
+        record = index.key_record(index.sample(sample), "RADAR_FRONT")
+        assert record is not None
+        assert record.present
 
 
 class TestHalfDownloaded:
@@ -198,8 +260,17 @@ class TestMistakes:
             index.scene("scene-9")
 
     def test_unknown_sample(self, tiny_set: Any):
-        with pytest.raises(DataError, match="no sample 'x'"):
-            load_index(tiny_set.root, tiny_set.version).sample("x")
+        index = load_index(tiny_set.root, tiny_set.version)
+        with pytest.raises(DataError, match="no sample 'x'; expected one of scene-0001-0, scene-0001-1"):
+            index.sample("x")
+
+    def test_unknown_sample_of_many_names_those_most_alike(self, tmp_path: Path):
+        write_dummy_set(tmp_path / "dummy", scenes=1, files=False)
+        index = load_index(tmp_path / "dummy", VERSION)
+        right = index.samples[7].token
+        wrong = right[:-1] + "x"
+        with pytest.raises(DataError, match=rf"no sample '{wrong}'; expected one of {right}, .* \(40 in"):
+            index.sample(wrong)
 
 
 class TestCache:
@@ -222,6 +293,32 @@ class TestCache:
         load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz")
         tiny_set.files("LIDAR_TOP", key=True)[0].unlink()
         assert len(load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz").complete_samples()) == 3
+
+    def test_folders_are_listed_again_only_when_they_have_changed(
+        self, tiny_set: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        # Folders that have changed just now may change again unseen; these changed a minute ago.
+        folders = [p for part in ("samples", "sweeps") for p in (tiny_set.root / part).iterdir()]
+        for folder in folders:
+            os.utime(folder, (time.time() - 60, time.time() - 60))
+        load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz")
+        listed = []
+        monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or [])
+        assert len(load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz").complete_samples()) == 4
+        assert listed == []
+        tiny_set.files("LIDAR_TOP", key=False)[0].unlink()
+        load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz")
+        assert listed == [os.fsencode(tiny_set.root / "sweeps" / "LIDAR_TOP")]
+
+    def test_arrays_are_mapped_from_the_file(self, tiny_set: Any, tmp_path: Path):
+        load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz")
+        with np.load(tmp_path / "index.npz") as theirs:
+            ours = mapped_arrays(tmp_path / "index.npz")
+            assert set(ours) == set(theirs)
+            for name, array in ours.items():
+                assert array.dtype == theirs[name].dtype
+                assert array.tobytes() == theirs[name].tobytes()
+                assert not array.flags.owndata
 
     def test_changed_table_rebuilds_and_says_so(self, tiny_set: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture):
         load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz")
@@ -254,6 +351,25 @@ class TestCache:
         index = load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "file" / "index.npz")
         assert len(index.samples) == 4
         assert "index not cached" in caplog.text
+
+
+class TestDummySet:
+    """What the index is measured on."""
+
+    def test_it_is_a_whole_data_set(self, tmp_path: Path):
+        write_dummy_set(tmp_path / "dummy", scenes=2)
+        index = load_index(tmp_path / "dummy", VERSION)
+        assert len(index.samples) == len(index.complete_samples()) == 80
+        records = sum(len(index.records(scene, channel)) for scene in index.scenes for channel in CHANNELS)
+        # Trainval has 3,095 records and 1,372 annotations a scene.
+        assert records / 2 == pytest.approx(3095, rel=0.01)
+        annotations = [a for sample in index.samples for a in index.annotations(sample)]
+        assert len(annotations) / 2 == pytest.approx(1372, rel=0.01)
+        np.testing.assert_allclose([a.velocity for a in annotations], [[2, 0, 0]] * len(annotations), atol=0.01)
+
+    def test_without_files_nothing_is_complete(self, tmp_path: Path):
+        write_dummy_set(tmp_path / "dummy", scenes=1, files=False)
+        assert load_index(tmp_path / "dummy", VERSION).complete_samples() == []
 
 
 @pytest.mark.nuscenes
