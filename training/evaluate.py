@@ -8,7 +8,8 @@
 A checkpoint is run on every sample of the selection whose camera and radar key frames are all there, and scored on
 these samples; the rest is reported. A result file is scored on all samples of the selection that it holds. Besides the
 official figures the table shows the means over the classes that have ground truth, and the ceiling: what perfect
-outputs of the same head would score after decoding and non-maximum suppression.
+outputs of the same head would score after decoding and non-maximum suppression. --by adds the means of parts: of the
+drives of each condition (night, rain, ... by the scenes' descriptions), of the objects in bands of distance.
 
 Writes into --out: `results.json` (for the official server and the devkit) and `metrics.json`.
 """
@@ -37,8 +38,9 @@ from crkd_core.training.ground_truth import (
     tokens_of_split,
     truth_from_nuscenes,
 )
+from crkd_core.training.groups import GROUPINGS, evaluate_groups
 from crkd_core.training.metrics import Metrics
-from crkd_core.training.report import metrics_table
+from crkd_core.training.report import groups_table, metrics_table
 from crkd_core.training.submission import ResultEntry, read_submission, used_sensors, write_submission
 
 
@@ -55,6 +57,7 @@ def arguments() -> argparse.Namespace:
     which.add_argument("--samples", type=Path, metavar="FILE", help="file with one sample token per line")
     parser.add_argument("--recipe", help="recipe of the ceiling (default: the checkpoint's; none for --results)")
     parser.add_argument("--no-ceiling", action="store_true", help="do not compute the ceiling")
+    parser.add_argument("--by", nargs="+", choices=GROUPINGS, default=[], help="also score parts of the selection")
     work = parser.add_argument_group("how to run a checkpoint")
     work.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     work.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="default: %(default)s")
@@ -104,8 +107,12 @@ def main() -> int:
     best = best_possible(args, detector.recipe if detector else None, index, truth)
     metrics = evaluate(results, truth, progress=progress)
     print(metrics_table(metrics, ceiling=best))
+    groups = evaluate_groups(results, truth, args.by, progress=progress)
+    if groups:
+        print(f"\nmeans over the classes with ground truth\n{groups_table(groups)}")
     if args.out is not None:
-        write(args.out, {token: results[token] for token in tokens}, flags, metrics, best)
+        scores = {"metrics": metrics, "ceiling": best, "groups": groups}
+        write(args.out, {token: results[token] for token in tokens}, flags, scores)
     return 0
 
 
@@ -149,13 +156,12 @@ def write(
     folder: Path,
     results: dict[str, list[ResultEntry]],
     flags: dict[str, bool],
-    metrics: Metrics,
-    best: Metrics | None,
+    scores: dict[str, Any],
 ) -> None:
     """Write results.json and metrics.json."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        content = msgspec.json.encode({"metrics": metrics, "ceiling": best})
+        content = msgspec.json.encode(scores)
         (folder / "metrics.json").write_bytes(msgspec.json.format(content, indent=1) + b"\n")
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be written: {error.strerror}") from None

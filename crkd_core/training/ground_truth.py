@@ -55,6 +55,7 @@ class SampleTruth:
         T_world_from_base: (4, 4), vehicle pose at ``stamp``.
         boxes: annotations of all categories.
         scene: name of the drive it belongs to, for titles.
+        description: what is noteworthy about the drive, in words; "" if nobody said.
     """
 
     token: str
@@ -62,6 +63,7 @@ class SampleTruth:
     T_world_from_base: FloatArray
     boxes: tuple[TruthBox, ...]
     scene: str = ""
+    description: str = ""
 
     def detections(self, *, min_points: int = 1) -> Detections:
         """The boxes of the ten classes with at least ``min_points`` returns, in the world frame, scores 1."""
@@ -191,13 +193,15 @@ def truth_from_nuscenes(devkit: Any, tokens: Collection[str], *, progress: bool 
             raise GroundTruthError(f"sample '{token}': not in the tables of {devkit.dataroot}") from None
         if "LIDAR_TOP" not in sample["data"]:
             raise GroundTruthError(f"sample '{token}': no LIDAR_TOP key frame, whose ego pose the metric needs")
+        scene = devkit.get("scene", sample["scene_token"])
         pose = devkit.get("ego_pose", devkit.get("sample_data", sample["data"]["LIDAR_TOP"])["ego_pose_token"])
         truth[token] = SampleTruth(
             token=token,
             stamp=int(sample["timestamp"]) * 1000,
             T_world_from_base=transform(pose["rotation"], pose["translation"]),
             boxes=tuple(_box(devkit, annotation, attributes) for annotation in sample["anns"]),
-            scene=devkit.get("scene", sample["scene_token"])["name"],
+            scene=scene["name"],
+            description=scene["description"],
         )
     return truth
 

@@ -40,6 +40,19 @@ def _means_table(metrics: Metrics, ceiling: Metrics | None) -> str:
     return _table(heads, rows)
 
 
+def groups_table(groups: Mapping[str, Metrics]) -> str:
+    """One line a group, with the means over the classes that it has ground truth of."""
+    heads = ["group", "samples", "classes", "truths", "mAP", "NDS", "mATE m", "mASE", "mAOE rad", "mAVE m/s", "mAAE"]
+    return _table(heads, [_group_row(name, metrics) for name, metrics in groups.items()])
+
+
+def _group_row(name: str, metrics: Metrics) -> list[str]:
+    truths = sum(figures.truths for figures in metrics.classes.values())
+    counts = [str(metrics.samples), str(len(metrics.present_classes)), str(truths)]
+    means = _summary_row(name, metrics.present)[1:] if metrics.present is not None else ["-"] * 7
+    return [name, *counts, *means]
+
+
 def latency_table(stages: Mapping[str, tuple[float, float, float]]) -> str:
     """Stage -> (median, 95th percentile, maximum), ms."""
     rows = [[name, *(f"{value:.1f}" for value in values)] for name, values in stages.items()]

@@ -75,13 +75,17 @@ def test_a_run_leaves_a_checkpoint_its_score_and_what_ran_and_the_checkpoint_sco
     assert len(json.loads((out / "results.json").read_text())) == 2
     assert [path.name for path in out.rglob("*.ckpt")] == ["last.ckpt"]
 
-    scored = ["--split", "synth_val", "--out", tmp_path / "scored", "--no-progress"]
+    scored = ["--split", "synth_val", "--by", "condition", "range", "--out", tmp_path / "scored", "--no-progress"]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, [out / "model", *data, *scored])])
     assert script("evaluate.py").main() == 0
     assert "2 of 2 samples of the selection can be scored" in capsys.readouterr().out
     figures = json.loads((tmp_path / "scored" / "metrics.json").read_text())
     assert figures["metrics"]["official"]["NDS"] == pytest.approx(checkpoint.metrics["NDS"], abs=1e-9)
     assert figures["ceiling"]["official"]["mAP"] > figures["metrics"]["official"]["mAP"]
+    *conditions, near, middle, far = figures["groups"]
+    assert (near, middle, far) == ("0-20 m", "20-35 m", "35-50 m")
+    for condition in conditions:  # of the one drive there is
+        assert figures["groups"][condition]["official"] == figures["metrics"]["official"]
 
     with pytest.raises(UserError, match="holds a run already; add --resume"):
         call(recipe, *data, "--out", out)
