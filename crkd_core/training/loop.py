@@ -163,7 +163,7 @@ def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> Fus
             raise TrainingError(f"recipe {recipe.name}: has no camera branch that {options.pretrained} could start")
         report = load_pretrained(module.model.camera.backbone, options.pretrained)
         logger.info("%s: %d entries loaded, %d not needed", options.pretrained, report.loaded, len(report.dropped))
-    loader = _loader(samples, recipe, options, start_step=done)
+    loader = training_loader(samples, recipe, options, start_step=done)
     trainer = lightning.Trainer(
         max_steps=min(recipe.train.steps, options.stop_after or recipe.train.steps),
         max_epochs=-1,
@@ -192,9 +192,10 @@ def _resumed_step(last: Path) -> int:
     return int(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
 
 
-def _loader(
+def training_loader(
     samples: TrainingSet, recipe: Recipe, options: TrainingOptions, *, start_step: int
 ) -> DataLoader[TrainingBatch]:
+    """Batches from ``start_step`` to the recipe's last step."""
     batch = recipe.train.batch_size
     return DataLoader(
         samples,  # type: ignore[arg-type]
