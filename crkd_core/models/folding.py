@@ -6,8 +6,11 @@ import copy
 from itertools import pairwise
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from crkd_core.models.resnet import BasicBlock, Bottleneck
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -41,3 +44,63 @@ def _followers(parent: nn.Module) -> list[tuple[str, str]]:
         if isinstance(getattr(parent, a, None), (nn.Conv2d, nn.ConvTranspose2d))
         and isinstance(getattr(parent, b, None), nn.BatchNorm2d)
     ]
+
+
+def fused(model: Module) -> Module:
+    """A folded model whose convolutions are followed by their ReLU, and their residual sum, in one cuDNN kernel.
+
+    Changes the model in place, and returns it. It runs on CUDA only; its parameter names differ.
+    """
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, (BasicBlock, Bottleneck)):
+                setattr(parent, name, FusedBlock(child))
+        if isinstance(parent, nn.Sequential):
+            _fuse_sequence(parent)
+    return model
+
+
+def _fuse_sequence(parent: nn.Sequential) -> None:
+    """Every convolution that is followed by a ReLU, with nothing but identities between, takes it over."""
+    names = [name for name, child in parent.named_children() if not isinstance(child, nn.Identity)]
+    for conv_name, relu_name in pairwise(names):
+        conv, relu = getattr(parent, conv_name), getattr(parent, relu_name)
+        if type(conv) is nn.Conv2d and isinstance(relu, nn.ReLU):
+            setattr(parent, conv_name, ConvReLU(conv))
+            setattr(parent, relu_name, nn.Identity())
+
+
+class ConvReLU(nn.Module):
+    """Convolution and ReLU, optionally with a sum between them, in one cuDNN kernel."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias = conv.weight, conv.bias
+        assert not isinstance(conv.padding, str)
+        self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """relu(conv(x) + shortcut), in the type of the weights."""
+        x, weight, bias = x.to(self.weight.dtype), self.weight, self.bias
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        if shortcut is None:
+            return torch.cudnn_convolution_relu(x, weight, bias, *geometry)
+        return torch.cudnn_convolution_add_relu(x, weight, shortcut, 1.0, bias, *geometry)
+
+
+class FusedBlock(nn.Module):
+    """A folded residual block."""
+
+    def __init__(self, block: BasicBlock | Bottleneck) -> None:
+        super().__init__()
+        names = ("conv1", "conv2") if isinstance(block, BasicBlock) else ("conv1", "conv2", "conv3")
+        self.convs = nn.ModuleList(ConvReLU(getattr(block, name)) for name in names)
+        self.downsample = block.downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the block."""
+        out = x
+        for conv in self.convs[:-1]:
+            out = conv(out)
+        result: Tensor = self.convs[-1](out, x if self.downsample is None else self.downsample(x))
+        return result

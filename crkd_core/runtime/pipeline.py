@@ -1,0 +1,220 @@
+"""Frames through the GPU: uploads on a stream of their own, everything else in CUDA graphs of fixed shapes.
+
+A frame is copied into one of two inboxes while the frame before it is computed; the graphs, captured once, read a third
+copy. There is room for so many cameras, image bytes and radar returns (``Capacity``); a frame that needs more has the
+graphs captured anew, which takes about a second. A camera that is missing keeps its place, but its pose puts all of
+its rays outside the grid, so that nothing of it is summed: the result is that of a frame without it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crkd_core.config import Recipe
+from crkd_core.models.peak_head import FIELDS
+from crkd_core.runtime.network import InferenceNetwork
+from crkd_core.runtime.placement import Placement
+from crkd_core.runtime.staging import (
+    Capacity,
+    HostFrame,
+    geometry_input,
+    host_frame,
+    images_of_bytes,
+    inbox_layout,
+    radar_of_bytes,
+    table_layout,
+    with_measured,
+    write_geometry,
+    write_radar,
+    write_tables,
+)
+from crkd_core.types import SensorFrame
+
+_LOG = logging.getLogger(__name__)
+
+INBOXES = 2
+"""Frames that may be under way."""
+
+_WARM_UP = 3
+
+T = TypeVar("T")
+
+
+class Pipeline:
+    """A network, its graphs and the memory that frames pass through. One thread at a time.
+
+    Attributes:
+        capacity: what there is room for now.
+    """
+
+    def __init__(self, network: InferenceNetwork, recipe: Recipe, pool: Executor) -> None:
+        """Capture the graphs for a rig of six cameras of 1600 x 900 at most.
+
+        Args:
+            network: on a CUDA device.
+            recipe: of the network.
+            pool: threads that decode and copy images.
+        """
+        self._network, self._recipe, self._pool = network, recipe, pool
+        self._device = next(network.parameters()).device
+        self._uploads, self._stream = torch.cuda.Stream(self._device), torch.cuda.Stream(self._device)
+        self._next, self._planned = 0, b""
+        self._done: list[torch.cuda.Event] = []
+        self._build(Capacity() if recipe.model.camera is not None else Capacity(cameras=0))
+
+    def submit(self, frame: SensorFrame) -> int:
+        """Start on a frame. The frame before the last must have been collected.
+
+        Returns:
+            Its ticket for ``collect``.
+
+        Raises:
+            DataError: an image that cannot be decoded, naming the camera.
+        """
+        host = host_frame(frame, self._recipe, self._pool)
+        if not self.capacity.holds(host.needs):
+            _LOG.info(
+                "a frame needs %s, there is room for %s: CUDA graphs are captured anew", host.needs, self.capacity
+            )
+            self._build(self.capacity.grown(host.needs))
+        ticket, self._next = self._next, (self._next + 1) % INBOXES
+        self._done[ticket].synchronize()
+        self._update_tables(host)
+        geometry = write_geometry(host, self._staging_arrays[ticket])
+        write_radar(host, self._staging_arrays[ticket])
+        self._upload(ticket, host)
+        self._compute(ticket, new_plan=geometry != self._planned)
+        self._planned = geometry
+        return ticket
+
+    def collect(self, ticket: int) -> NDArray[np.float32]:
+        """Wait for a frame: (N, ``FIELDS``) boxes, see ``PeakHead.forward``, task by task."""
+        self._done[ticket].synchronize()
+        rows = self._host_results[ticket].numpy().reshape(-1, FIELDS)
+        return np.asarray(rows[rows[:, 9] > 0])
+
+    def _upload(self, ticket: int, host: HostFrame) -> None:
+        staging, inbox = self._staging[ticket], self._inboxes[ticket]
+
+        def page_locked(i: int) -> Tensor:
+            """The strip in memory that the GPU can fetch by itself."""
+            strip = host.strip(i)
+            if strip.flags.c_contiguous and strip.flags.writeable:
+                own = torch.from_numpy(strip)
+                if own.is_pinned():
+                    return own.view(-1)
+            begin = i * self.capacity.image_bytes
+            place: Tensor = staging[begin : begin + strip.nbytes]
+            np.copyto(place.numpy().reshape(strip.shape), strip)
+            return place
+
+        with torch.cuda.stream(self._uploads):
+            rest = slice(self._layout.span("intrinsics").start, self._layout.size)
+            inbox[rest].copy_(staging[rest], non_blocking=True)
+            for i, strip in enumerate(self._pool.map(page_locked, range(len(host.images)))):
+                begin = i * self.capacity.image_bytes
+                inbox[begin : begin + len(strip)].copy_(strip, non_blocking=True)
+            self._uploaded[ticket].record(self._uploads)
+
+    def _compute(self, ticket: int, *, new_plan: bool) -> None:
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(self._uploaded[ticket])
+            self._static.copy_(self._inboxes[ticket], non_blocking=True)
+            if new_plan:
+                self._plan_graph.replay()
+            self._graph.replay()
+            self._host_results[ticket].copy_(self._results, non_blocking=True)
+            self._done[ticket].record(self._stream)
+
+    def _update_tables(self, host: HostFrame) -> None:
+        """Bring the tables of every camera whose image size has changed to the GPU."""
+        if all(old is new for old, new in zip(self._placed, host.placements, strict=False)):
+            return
+        for i, place in enumerate(host.placements):
+            write_tables(place, host.images[i][0].nbytes, i, self._table_arrays)
+            self._placed[i] = place
+        with torch.cuda.stream(self._stream):
+            self._tables.copy_(self._table_staging)
+        self._stream.synchronize()
+
+    def _build(self, capacity: Capacity) -> None:
+        """Memory for the capacity, and the graphs that read it."""
+        torch.cuda.synchronize(self._device)
+        self.capacity = capacity
+        self._layout = inbox_layout(capacity)
+        tables = table_layout(capacity, self._recipe.image.size)
+        on_gpu = {"dtype": torch.uint8, "device": self._device}
+        page_locked = {"dtype": torch.uint8, "pin_memory": True}
+        self._staging = [torch.zeros(self._layout.size, **page_locked) for _ in range(INBOXES)]  # type: ignore[call-overload]
+        self._staging_arrays = [self._layout.arrays(memory) for memory in self._staging]
+        self._inboxes = [torch.zeros(self._layout.size, **on_gpu) for _ in range(INBOXES)]  # type: ignore[call-overload]
+        self._static = torch.zeros(self._layout.size, **on_gpu)  # type: ignore[call-overload]
+        self._table_staging = torch.zeros(tables.size, dtype=torch.uint8)
+        self._table_arrays = tables.arrays(self._table_staging)
+        self._tables = torch.zeros(tables.size, **on_gpu)  # type: ignore[call-overload]
+        self._placed: list[Placement | None] = [None] * capacity.cameras
+        self._planned = b""
+        self._uploaded = [torch.cuda.Event() for _ in range(INBOXES)]
+        self._done = [torch.cuda.Event() for _ in range(INBOXES)]
+        # Matrices that can be inverted, and no radar return, for the runs before the capture.
+        arrays = self._staging_arrays[0]
+        for name in ("intrinsics", "T_bev_from_cam", "image_augment"):
+            arrays[name][:] = np.eye(arrays[name].shape[-1])
+        arrays["sweep"][:] = -1
+        self._static.copy_(self._staging[0])
+        self._capture(self._layout.views(self._static), tables.views(self._tables))
+
+    def _capture(self, views: dict[str, Tensor], tables: dict[str, Tensor]) -> None:
+        geometry = geometry_input(views, self._recipe)
+
+        def step() -> Tensor:
+            images = images_of_bytes(views, tables, self._network.dtype)
+            radar = radar_of_bytes(views, self._recipe)
+            boxes: Tensor = self._network(with_measured(geometry, images, radar), self._plan)
+            return boxes
+
+        memory = torch.cuda.graph_pool_handle()
+        algorithms = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=True, allow_tf32=False)
+        with torch.inference_mode(), algorithms:
+            self._plan_graph, self._plan = captured(lambda: self._network.plan(geometry), self._stream, memory)
+            self._plan_graph.replay()
+            self._graph, self._results = captured(step, self._stream, memory)
+        torch.cuda.synchronize(self._device)
+        self._host_results = [torch.zeros(self._results.shape, pin_memory=True) for _ in range(INBOXES)]
+
+
+def captured(step: Callable[[], T], stream: torch.cuda.Stream, memory: object) -> tuple[torch.cuda.CUDAGraph, T]:
+    """A step as a CUDA graph, and what it returned: tensors that every replay writes again.
+
+    Args:
+        step: without host synchronisation; it is run a few times first, so that libraries choose their algorithms.
+        stream: to run and capture on.
+        memory: handle of the pool that graphs replayed one after the other share.
+    """
+    stream.wait_stream(torch.cuda.current_stream(stream.device))
+    with torch.cuda.stream(stream):
+        for _ in range(_WARM_UP):
+            step()
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=memory, stream=stream):  # type: ignore[arg-type]
+        result = step()
+    return graph, result
+
+
+def pinned_image(height: int, width: int) -> NDArray[np.uint8]:
+    """An RGB image in page-locked memory, from which frames reach the GPU without a copy on the host.
+
+    Raises:
+        RuntimeError: no CUDA device.
+    """
+    image: NDArray[np.uint8] = torch.empty((height, width, 3), dtype=torch.uint8, pin_memory=True).numpy()
+    return image
