@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from crkd_core.config import PasteConfig
 from crkd_core.data.lidar import points_in_boxes
 from crkd_core.data.lidar_database import LidarDatabase
-from crkd_core.data.synthscenes.overlap import drop_later, overlapping_pairs
+from crkd_core.geometry.overlap import drop_later, overlapping_pairs
 from crkd_core.types import DETECTION_CLASSES, Boxes3D
 
 

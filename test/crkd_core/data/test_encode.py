@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from typing import Any
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from crkd_core.config import BevAugmentConfig, Recipe, load_recipe
+from crkd_core.config import BevAugmentConfig, BevConfig, Recipe, SensorDropout, load_recipe
 from crkd_core.data.augment import BevAugment
 from crkd_core.data.encode import collate, encode, encode_training, training_boxes
 from crkd_core.data.errors import DataError
 from crkd_core.data.radar import FEATURE_INDEX
 from crkd_core.geometry.transforms import apply, transform, yaw_rotation
 from crkd_core.types import (
+    DETECTION_CLASSES,
     RADAR_DTYPE,
     AnnotatedFrame,
     Boxes3D,
@@ -25,6 +27,7 @@ from crkd_core.types import (
     NetworkInput,
     RadarSweep,
     SensorFrame,
+    wrapped,
 )
 
 STAMP = 1_000_000_000
@@ -146,6 +149,59 @@ class TestEncode:
             encode(frame, recipe)
 
 
+@pytest.mark.golden
+class TestGolden:
+    """Cameras and ground truth of one sample, as the original's data set gives them to its pipeline."""
+
+    @pytest.fixture
+    def golden(self, load_golden: Callable[[str], Any]) -> Any:
+        return load_golden("calibration_and_gt")
+
+    def frame(self, golden: Any) -> SensorFrame:
+        def pose(name: str) -> Any:
+            return transform(golden[f"in.{name}_rotation"], golden[f"in.{name}_translation"])
+
+        cameras = {
+            f"sensor{i}": CameraImage(
+                image=np.zeros((90, 160, 3), dtype=np.uint8),
+                intrinsics=golden[f"in.sensor{i}.cam_intrinsic"].numpy(),
+                T_base_from_cam=pose(f"sensor{i}.sensor2ego"),
+                T_world_from_base=pose(f"sensor{i}.ego2global"),
+                stamp=STAMP,
+            )
+            for i in range(3)
+        }
+        return SensorFrame(cameras, {}, STAMP, pose("ego2global"), pose("lidar2ego"))
+
+    def test_cameras(self, golden: Any, recipe: Recipe):
+        inputs = encode(self.frame(golden), recipe)
+        assert torch.allclose(inputs.T_bev_from_cam, golden["out.camera2lidar"], atol=1e-5)
+        projections = np.stack([np.eye(4)] * 3)
+        projections[:, :3, :3] = inputs.intrinsics
+        projections = projections @ np.linalg.inv(inputs.T_bev_from_cam.numpy().astype(np.float64))
+        np.testing.assert_allclose(projections, golden["out.lidar2image"], rtol=1e-5, atol=2e-3)
+
+    def test_ground_truth(self, golden: Any):
+        """The order of classes, the objects without returns left out, an unknown velocity as zero."""
+        frame = self.frame(golden)
+        ann = {key: value.numpy() for key, value in golden.group("in.ann.").items()}
+        labels = np.array(
+            [DETECTION_CLASSES.index(n) if n in DETECTION_CLASSES else -1 for n in golden.meta["ann_names"]]
+        )
+        in_world = Boxes3D.from_nuscenes(ann["translation"], ann["wlh"], ann["rotation"], ann["global_velocity_xy"])
+        in_base = in_world.transformed(np.linalg.inv(frame.T_world_from_base))
+        sample = AnnotatedFrame(frame, in_base, labels, ann["valid_flag"].astype(np.int64), "golden")
+        everywhere = BevConfig(x_range=(-1.2e6, 1.2e6), y_range=(-1.2e6, 1.2e6), cell=600)
+        boxes, found = training_boxes(sample, everywhere, BevAugment())
+        np.testing.assert_array_equal(found, golden["out.gt_labels_3d"])
+        difference = boxes.to_mmdet3d() - golden["out.gt_bboxes_3d"].numpy()
+        difference[:, 6] = wrapped(difference[:, 6])
+        # By way of base, the vehicle's tilt enters yaw and velocity to second order.
+        np.testing.assert_allclose(difference[:, :6], 0, atol=5e-6)
+        np.testing.assert_allclose(difference[:, 6], 0, atol=1e-4)
+        np.testing.assert_allclose(difference[:, 7:], 0, atol=2e-3)
+
+
 class TestTraining:
     def test_worked_example(self, recipe: Recipe):
         """A car 10 m ahead of the BEV frame, facing and driving forward."""
@@ -191,6 +247,24 @@ class TestTraining:
             changed = msgspec.structs.replace(recipe, bev_augment=config)
             found = encode(frame, changed, rng=np.random.default_rng(0)).radar[0, at]
             np.testing.assert_allclose(found, plain * torch.tensor(factors), atol=1e-5)
+
+    def test_the_oldest_radar_sweep_is_repeated_where_the_recipe_says_so(self, recipe: Recipe):
+        assert len(encode(sensor_frame(), recipe).radar) == 2
+        radar = msgspec.structs.replace(recipe.model.radar, repeat_oldest=True)
+        repeating = msgspec.structs.replace(recipe, model=msgspec.structs.replace(recipe.model, radar=radar))
+        assert len(encode(sensor_frame(), repeating).radar) == 2 * 6
+
+    def test_dropped_sensors_are_in_training_samples_only(self, recipe: Recipe):
+        dropout = SensorDropout(camera=0.5, radar=0.5)
+        dropping = msgspec.structs.replace(recipe, samples=msgspec.structs.replace(recipe.samples, dropout=dropout))
+        sample = annotated([[11.0, 0, 0]])
+        counts = {
+            (len(found.inputs.images), len(found.inputs.radar))
+            for found in (encode_training(sample, dropping, np.random.default_rng(seed)) for seed in range(40))
+        }
+        assert counts == {(2, 2), (2, 0), (1, 2), (1, 0), (0, 2)}
+        full = encode_training(sample, dropping, None).inputs
+        assert (len(full.images), len(full.radar)) == (2, 2)
 
     def test_frame_without_boxes(self, recipe: Recipe):
         training = encode_training(annotated(np.zeros((0, 3))), recipe, np.random.default_rng(0))

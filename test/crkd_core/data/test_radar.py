@@ -142,9 +142,19 @@ class TestFrame:
         sweeps = [sweep(one_return(x=i), stamp=1_000_000_000 - i) for i in range(5)]
         np.testing.assert_allclose(radar_features(frame({"r": sweeps}), sweeps=2)[:, 1], [0, 1], atol=1e-6)
 
-    def test_frame_without_radar_has_no_returns(self):
-        assert radar_features(frame({}), sweeps=6).shape == (0, 45)
-        assert radar_features(frame({"r": []}), sweeps=6).shape == (0, 45)
+    def test_the_oldest_sweep_is_repeated_with_its_age_until_there_are_enough(self):
+        """Two records and a car that comes nearer at 10 m/s: the third to sixth are the second, 0.1 s old."""
+        old, new = sweep(one_return(x=21, vx_comp=-10), stamp=900_000_000), sweep(one_return(x=20, vx_comp=-10))
+        features = radar_features(frame({"r": [new, old]}), sweeps=6, repeat_oldest=True)
+        np.testing.assert_allclose(column(features, "dt"), [0, *[0.1] * 5], atol=1e-6)
+        np.testing.assert_allclose(features[:, 1], [20] * 6, atol=1e-5)
+        assert len(radar_features(frame({"r": [new, old]}), sweeps=6)) == 2
+        assert len(radar_features(frame({"r": [new] * 8}), sweeps=6, repeat_oldest=True)) == 6
+
+    @pytest.mark.parametrize("repeat_oldest", [False, True])
+    def test_frame_without_radar_has_no_returns(self, repeat_oldest: bool):
+        assert radar_features(frame({"r": []}), sweeps=6, repeat_oldest=repeat_oldest).shape == (0, 45)
+        assert radar_features(frame({}), sweeps=6, repeat_oldest=repeat_oldest).shape == (0, 45)
         assert radar_features(frame({"r": [sweep(np.zeros(0, RADAR_DTYPE))]}), sweeps=6).shape == (0, 45)
 
     def test_known_radars_come_first_in_their_order(self):
