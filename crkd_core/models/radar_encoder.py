@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from crkd_core.config import RadarConfig
 from crkd_core.geometry.grid import BevGrid
-from crkd_core.ops.pillars import Pillars, pillarize, pool_pillars, scatter_pillars
+from crkd_core.ops.pillars import Pillars, decorate, pillar_map, pillarize
 
 RADAR_COLUMNS = 45
 """Columns of CRKD's radar features (``data.radar.RADAR_FEATURES``); the first three are x, y, z."""
@@ -47,57 +47,44 @@ class RadarEncoder(nn.Module):
             (B, out_channels, nx, ny): zero (before calibration) where there is no point; and the activation map
             (B, 1, nx, ny), or None without a calibration block.
         """
-        pillars = pillarize(
-            points,
-            sample,
-            self.grid,
-            batch_size=batch_size,
-            max_points=self.config.max_points_per_pillar,
-            max_pillars=self.config.max_pillars[0 if self.training else 1],
-        )
-        table = self.pillar_features(points, pillars)
-        bev = scatter_pillars(table, pillars, self.grid, batch_size=batch_size)
+        bev = self.pillar_map(points, sample, batch_size).view(batch_size, *self.grid.shape, -1).permute(0, 3, 1, 2)
         if self.calibration is None or self.activation_head is None:
             return bev, None
         bev = self.calibration(bev)
         return bev, self.activation_head(bev)
 
-    def pillar_features(self, points: Tensor, pillars: Pillars) -> Tensor:
-        """(P + 1, out_channels): one row per pillar, see ``pool_pillars``.
+    def pillar_map(self, points: Tensor, sample: Tensor, batch_size: int) -> Tensor:
+        """(B * nx * ny, out_channels): the features of each pillar in its cell; arguments as in ``forward``.
 
         The original stores every pillar as 20 slots and runs its network on all of them. Here it runs on the points
         and on ONE empty slot, which stands for all of them: in the batch statistics, too, with their number as weight.
         """
-        slots = self.config.max_points_per_pillar
-        kept = pillars.pillar < len(points)
-        used = pillars.count.sum()
-        empty = slots * (pillars.count > 0).sum() - used
-        weights = torch.cat([kept, empty[None]]).float()
-        decorated = decorate(points, pillars.cell, self.grid)
-        rows = torch.cat([decorated, decorated.new_zeros(1, decorated.shape[1])])
+        dtype = next(self.point_layers.parameters()).dtype
+        rows, cell = decorate(points, sample, self.grid, batch_size=batch_size, dtype=dtype)
+        pillars = pillarize(
+            cell,
+            sample,
+            num_cells=batch_size * self.grid.cells,
+            batch_size=batch_size,
+            max_points=self.config.max_points_per_pillar,
+            max_pillars=self.config.max_pillars[0 if self.training else 1],
+        )
+        weights = slot_weights(pillars) if self.training else None
         for layer in self.point_layers:
             rows = layer(rows, weights)
-        return pool_pillars(rows[:-1], rows[-1], pillars, max_points=slots)
+        return pillar_map(rows, pillars)
 
 
-def decorate(points: Tensor, cell: Tensor, grid: BevGrid) -> Tensor:
-    """The features of each point for the network.
-
-    Args:
-        points: (P, F), columns x, y, z first.
-        cell: (P, 2) int64, the cell of each point.
-        grid: the cells.
-
-    Returns:
-        (P, F + 2): x, y, z normalised to [0, 1] over the grid, the other columns, then the offset (m) of x and y from
-        the centre of the cell.
-    """
-    edge, lower = points.new_tensor(grid.cell), points.new_tensor([*grid.lower, grid.z_range[0]])
-    offset = points[:, :2] - (cell.to(points.dtype) * edge + (0.5 * edge + lower[:2]))
-    sides = [count * edge for count, edge in zip(grid.shape, grid.cell, strict=True)]
-    extent = points.new_tensor([*sides, grid.z_range[1] - grid.z_range[0]])
-    normalised = (points[:, :3] - lower) / extent
-    return torch.cat([normalised, points[:, 3:], offset], dim=1)
+def slot_weights(pillars: Pillars) -> Tensor:
+    """(P + 1,) float32: how many stored slots each row of the network stands for; the last row for all empty ones."""
+    opens, slot = pillars.slots()
+    inside = pillars.cell < pillars.num_cells
+    kept = inside & (slot < pillars.max_points)
+    empty = pillars.max_points * (opens & inside).sum() - kept.sum()
+    weights = torch.empty(len(kept) + 1, device=kept.device)
+    weights[pillars.order] = kept.float()
+    weights[-1] = empty
+    return weights
 
 
 class PointLayer(nn.Module):
@@ -108,20 +95,21 @@ class PointLayer(nn.Module):
         self.linear = nn.Linear(in_channels, out_channels, bias=False)
         self.norm = WeightedBatchNorm(out_channels, eps=1e-3, momentum=0.01)
 
-    def forward(self, rows: Tensor, weights: Tensor) -> Tensor:
-        """(R, in_channels), (R,) -> (R, out_channels)."""
+    def forward(self, rows: Tensor, weights: Tensor | None) -> Tensor:
+        """(R, in_channels), (R,) -> (R, out_channels); the weights count in training only."""
         return F.relu(self.norm(self.linear(rows), weights))
 
 
 class WeightedBatchNorm(nn.BatchNorm1d):
     """Batch norm in which a row counts as often as its weight says: the same as repeating rows."""
 
-    def forward(self, rows: Tensor, weights: Tensor) -> Tensor:  # type: ignore[override]
-        """(R, C), (R,) float32 -> (R, C)."""
+    def forward(self, rows: Tensor, weights: Tensor | None) -> Tensor:  # type: ignore[override]
+        """(R, C), (R,) float32 -> (R, C); the weights count in training only."""
         assert self.running_mean is not None
         assert self.running_var is not None
         if not self.training:
             return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        assert weights is not None
         values = rows.float()
         total = weights.sum()
         share = (weights / total.clamp(min=1.0))[:, None]

@@ -1,12 +1,13 @@
-"""Dynamic pillars: which grid cell each point belongs to, and pooling of point features per cell.
+"""Dynamic pillars: which grid cell each point belongs to, and the maximum of point features per cell.
 
-Nothing here has a data-dependent shape, so that no GPU synchronisation is needed: P points make at most P pillars, and
-tables of pillars have P rows, of which only the first ones are used.
+Nothing here has a data-dependent shape, so that no GPU synchronisation is needed and everything can be captured in a
+CUDA graph: a caller that wants one size for all inputs adds points outside the grid, which are dropped.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,59 +17,96 @@ from crkd_core.geometry.grid import BevGrid
 
 @dataclass(frozen=True)
 class Pillars:
-    """The pillar of each of P points. Pillars are numbered by their first point, over all samples.
+    """Which of P points share a pillar, a cell of the grid over its whole height.
 
     Attributes:
-        pillar: (P,) int64, pillar of the point; P for a point that was dropped.
-        slot: (P,) int64, position of the point within its pillar, in input order (meaningless if dropped).
-        cell: (P, 2) int64, ix and iy of the point (meaningless if dropped).
-        flat_cell: (P + 1,) int64, by PILLAR: ``(sample * nx + ix) * ny + iy``, or ``B * nx * ny`` for unused rows.
-        count: (P + 1,) int64, by PILLAR: points kept in it; 0 for unused rows.
+        order: (P,) int64, the points by cell, those of a cell in input order; dropped points come last.
+        cell: (P,) int32, IN THAT ORDER: ``(sample * nx + ix) * ny + iy``; ``num_cells`` for a dropped point.
+        num_cells: cells of the batch.
+        max_points: the first so many points of a pillar count.
     """
 
-    pillar: Tensor
-    slot: Tensor
+    order: Tensor
     cell: Tensor
-    flat_cell: Tensor
-    count: Tensor
+    num_cells: int
+    max_points: int
+
+    def slots(self) -> tuple[Tensor, Tensor]:
+        """In the order of ``cell``: (P,) bool, whether a point opens its pillar; (P,) int64, its place in it."""
+        opens = torch.ones_like(self.cell, dtype=torch.bool)
+        opens[1:] = self.cell[1:] != self.cell[:-1]
+        position = torch.arange(len(opens), device=opens.device)
+        start = torch.cummax(torch.where(opens, position, 0), 0).values if len(opens) else position
+        return opens, position - start
 
 
-def pillarize(
-    points: Tensor,  # [P, >=3]
+def decorate(
+    points: Tensor,  # [P, F]
     sample: Tensor,  # [P]
     grid: BevGrid,
     *,
     batch_size: int,
-    max_points: int,
-    max_pillars: int,
-) -> Pillars:
-    """Assign points to pillars: ``floor((p - lower) / size)`` in float32, as the original's voxeliser.
-
-    Per pillar the first ``max_points`` points are kept, per sample the first ``max_pillars`` pillars in order of their
-    first point.
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
+    """The features of each point for the network, and its cell: ``floor((p - lower) / size)`` in float32.
 
     Args:
         points: (P, F) float32, columns x, y, z first, metres. P may be 0.
         sample: (P,) int64, ascending, the sample of each point.
-        grid: the pillars, each a cell over the whole height ``grid.z_range``.
+        grid: the pillars.
         batch_size: number of samples B.
+        dtype: of the rows.
+
+    Returns:
+        (P + 1, F + 2) rows: x, y, z normalised to [0, 1] over the grid, the other columns, then the offset (m) of x and
+        y from the centre of the cell; the last row is zero, what the original stores in an empty slot. And (P,) int32,
+        the cell of each point, see ``Pillars``; ``B * nx * ny`` outside the grid.
+    """
+    lower, size = (*grid.lower, grid.z_range[0]), (*grid.cell, grid.z_range[1] - grid.z_range[0])
+    if points.device.type != "cpu":
+        rows, cell = _decorate(points, sample, lower, size, grid.shape, batch_size * grid.cells, dtype)
+        return rows, cell
+    low, edge = points.new_tensor(lower), points.new_tensor(size)
+    index = torch.floor((points[:, :3] - low) / edge)
+    inside = ((index >= 0) & (index < index.new_tensor([*grid.shape, 1]))).all(1)
+    ixy = torch.where(inside[:, None], index[:, :2], 0.0)
+    flat = (sample * grid.shape[0] + ixy[:, 0].long()) * grid.shape[1] + ixy[:, 1].long()
+    cell = torch.where(inside, flat, batch_size * grid.cells).int()
+    normalised = (points[:, :3] - low) / (edge * edge.new_tensor([*grid.shape, 1]))
+    offset = points[:, :2] - (ixy * edge[:2] + (0.5 * edge + low)[:2])
+    rows = torch.cat([normalised, points[:, 3:], offset], dim=1)
+    return torch.cat([rows, rows.new_zeros(1, rows.shape[1])]).to(dtype), cell
+
+
+def pillarize(
+    cell: Tensor,  # [P]
+    sample: Tensor,  # [P]
+    *,
+    num_cells: int,
+    batch_size: int,
+    max_points: int,
+    max_pillars: int,
+) -> Pillars:
+    """Group points by cell.
+
+    Per pillar the first ``max_points`` points count, per sample the first ``max_pillars`` pillars in order of their
+    first points.
+
+    Args:
+        cell: (P,) int32, see ``decorate``.
+        sample: (P,) int64, ascending, the sample of each point.
+        num_cells: cells of the batch; the cell of points outside the grid.
+        batch_size: number of samples.
         max_points: points kept per pillar.
         max_pillars: pillars kept per sample.
     """
-    n, device = len(points), points.device
-    index, inside = _grid_index(points, grid)
-    outside_key = batch_size * grid.cells
-    key = torch.where(inside, sample * grid.cells + index[:, 0] * grid.shape[1] + index[:, 1], outside_key)
-    number, slot, kept = grouped(
-        key, inside, sample, batch_size=batch_size, max_points=max_points, max_groups=max_pillars
-    )
-
-    pillar = torch.where(kept, number, n)
-    flat_cell = torch.full((n + 1,), outside_key, device=device).scatter_(
-        0, pillar, torch.where(kept, key, outside_key)
-    )
-    count = torch.zeros(n + 1, dtype=torch.int64, device=device).scatter_add_(0, pillar, kept.long())
-    return Pillars(pillar, slot, index, flat_cell, count)
+    if len(cell) > max_pillars:  # so few points cannot open more
+        inside = cell < num_cells
+        limits = {"max_points": len(cell), "max_groups": max_pillars}
+        *_, kept = grouped(cell, inside, sample, batch_size=batch_size, **limits)
+        cell = torch.where(kept, cell, num_cells)
+    ordered, order = torch.sort(cell, stable=True)
+    return Pillars(order, ordered, num_cells, max_points)
 
 
 def grouped(
@@ -113,66 +151,107 @@ def grouped(
     return number, slot, kept & (slot < max_points)
 
 
-def pool_pillars(
-    features: Tensor,  # [P, C]
-    padding: Tensor,  # [C]
+def pillar_map(
+    rows: Tensor,  # [P + 1, C]
     pillars: Pillars,
-    *,
-    max_points: int,
 ) -> Tensor:
-    """Maximum over the points of each pillar; the empty slots of a pillar that is not full count as ``padding``.
+    """Maximum over the points of each pillar, in its cell of an otherwise zero map.
 
     The original pushes zero points through its network for the empty slots and lets them take part in the maximum
-    (quirk Q6); ``padding`` is the result for such a point.
+    (quirk Q6): the empty slots of a pillar that is not full count as the last row.
 
     Args:
-        features: (P, C), one row per point.
-        padding: (C,), the row of an empty slot.
-        pillars: of P points.
-        max_points: slots of a pillar.
+        rows: (P + 1, C), one row per point, then that of an empty slot.
+        pillars: of the P points.
 
     Returns:
-        (P + 1, C), one row per pillar; unused rows hold arbitrary finite values.
+        (num_cells, C). Differentiable in ``rows``.
     """
-    n, channels = features.shape
-    lowest = torch.finfo(features.dtype).min
-    index = pillars.pillar[:, None].expand(n, channels)
-    table = features.new_full((n + 1, channels), lowest)
-    highest = table.scatter_reduce(0, index, features, "amax", include_self=False)
-    full = (pillars.count >= max_points)[:, None]
-    return torch.where(full, highest, torch.maximum(highest, padding))
+    if rows.device.type == "cpu":
+        return pillar_map_reference(rows, pillars)
+    result: Tensor = _pillar_map(rows.contiguous(), pillars.cell, pillars.order, pillars.num_cells, pillars.max_points)
+    return result
 
 
-def scatter_pillars(
-    table: Tensor,  # [P + 1, C]
-    pillars: Pillars,
-    grid: BevGrid,
-    *,
-    batch_size: int,
-) -> Tensor:
-    """Write each pillar into its cell of an otherwise zero map.
-
-    Args:
-        table: (P + 1, C), one row per pillar.
-        pillars: where they belong.
-        grid: the map's cells.
-        batch_size: number of samples B.
-
-    Returns:
-        (B, C, nx, ny) in channels-last memory, rows x, columns y.
-    """
-    cells = batch_size * grid.cells
-    bev = table.new_zeros(cells + 1, table.shape[1]).index_copy(0, pillars.flat_cell, table)
-    return bev[:cells].view(batch_size, *grid.shape, table.shape[1]).permute(0, 3, 1, 2)
+def pillar_map_reference(rows: Tensor, pillars: Pillars) -> Tensor:
+    """What ``pillar_map`` computes, in torch."""
+    n, channels = len(pillars.cell), rows.shape[1]
+    opens, slot = pillars.slots()
+    kept = (pillars.cell < pillars.num_cells) & (slot < pillars.max_points)
+    number = torch.where(kept, torch.cumsum(opens, 0) - 1, n)
+    table = rows.new_full((n + 1, channels), torch.finfo(rows.dtype).min)
+    index = number[:, None].expand(n, channels)
+    table = table.scatter_reduce(0, index, rows[pillars.order], "amax", include_self=False)
+    count = number.new_zeros(n + 1).scatter_add_(0, number, kept.long())
+    table = torch.where((count >= pillars.max_points)[:, None], table, torch.maximum(table, rows[n]))
+    target = number.new_full((n + 1,), pillars.num_cells)
+    target.scatter_(0, number, torch.where(kept, pillars.cell, pillars.num_cells).long())
+    return rows.new_zeros(pillars.num_cells + 1, channels).index_copy(0, target, table)[: pillars.num_cells]
 
 
-def _grid_index(points: Tensor, grid: BevGrid) -> tuple[Tensor, Tensor]:
-    """(P, 2) int64 indices along x and y, and (P,) bool: inside the grid."""
-    xyz = points[:, :3].float()
-    size = xyz.new_tensor([*grid.cell, grid.z_range[1] - grid.z_range[0]])
-    cells = torch.floor((xyz - xyz.new_tensor([*grid.lower, grid.z_range[0]])) / size)
-    inside = ((cells >= 0) & (cells < cells.new_tensor([*grid.shape, 1]))).all(1)
-    return torch.where(inside[:, None], cells[:, :2], 0.0).long(), inside
+@torch.library.custom_op("crkd::decorate_points", mutates_args=())
+def _decorate(
+    points: Tensor,
+    sample: Tensor,
+    lower: list[float],
+    size: list[float],
+    shape: list[int],
+    num_cells: int,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    from crkd_core.ops.kernels import pillars as kernels
+
+    return kernels.decorate(points, sample, lower=lower, size=size, shape=shape, num_cells=num_cells, dtype=dtype)
+
+
+@_decorate.register_fake
+def _(
+    points: Tensor,
+    sample: Tensor,
+    lower: list[float],
+    size: list[float],
+    shape: list[int],
+    num_cells: int,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    n, columns = points.shape
+    return points.new_empty(n + 1, columns + 2, dtype=dtype), points.new_empty(n, dtype=torch.int32)
+
+
+@torch.library.custom_op("crkd::pillar_map", mutates_args=())
+def _pillar_map(rows: Tensor, cell: Tensor, order: Tensor, num_cells: int, max_points: int) -> Tensor:
+    from crkd_core.ops.kernels import pillars as kernels
+
+    return kernels.forward(rows, cell, order, num_cells=num_cells, max_points=max_points)
+
+
+@_pillar_map.register_fake
+def _(rows: Tensor, cell: Tensor, order: Tensor, num_cells: int, max_points: int) -> Tensor:
+    return rows.new_empty(num_cells, rows.shape[1])
+
+
+@torch.library.custom_op("crkd::pillar_map_backward", mutates_args=())
+def _pillar_map_backward(grad: Tensor, rows: Tensor, cell: Tensor, order: Tensor, max_points: int) -> Tensor:
+    from crkd_core.ops.kernels import pillars as kernels
+
+    return kernels.backward(grad.contiguous(), rows, cell, order, max_points=max_points)
+
+
+@_pillar_map_backward.register_fake
+def _(grad: Tensor, rows: Tensor, cell: Tensor, order: Tensor, max_points: int) -> Tensor:
+    return torch.empty_like(rows)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    rows, cell, order, _, ctx.max_points = inputs
+    ctx.save_for_backward(rows, cell, order)
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return _pillar_map_backward(grad, *ctx.saved_tensors, ctx.max_points), None, None, None, None
+
+
+_pillar_map.register_autograd(_differentiate, setup_context=_save)
 
 
 def _opened_before(opened: Tensor, sample: Tensor, batch_size: int) -> Tensor:

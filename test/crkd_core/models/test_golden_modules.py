@@ -16,11 +16,11 @@ from crkd_core.models.center_head import CenterHead
 from crkd_core.models.fusers import build_fuser
 from crkd_core.models.necks import GeneralizedLSSFPN, SecondFPN
 from crkd_core.models.official_keys import our_key
-from crkd_core.models.radar_encoder import RadarEncoder, decorate
+from crkd_core.models.radar_encoder import RadarEncoder
 from crkd_core.models.resnet import ResNet
 from crkd_core.models.swin import SwinTiny
 from crkd_core.models.view_transform import DepthLiftSplat, LiftSplat, depth_raster, frustum_points, pixel_grid
-from crkd_core.ops.pillars import Pillars, scatter_pillars
+from crkd_core.ops.pillars import decorate
 
 pytestmark = pytest.mark.golden
 Load = Callable[[str], Any]
@@ -225,17 +225,13 @@ def test_center_head_forward(load_golden: Load, recipe_weights: Weights) -> None
             assert_close(getattr(maps, name), expected)
 
 
-def unpacked(g: Any) -> tuple[Tensor, Pillars]:
-    """The stored pillars as points, and what they belong to."""
-    voxels, count, coords = g["in.voxels"], g["in.num_points"].long(), g["in.coords"].long()
-    filled = torch.arange(voxels.shape[1]) < count[:, None]
-    pillar, slot = filled.nonzero().T
-    n, nx, ny = len(pillar), 18, 12
-    flat = torch.full((n + 1,), 2 * nx * ny)
-    flat[: len(coords)] = (coords[:, 0] * nx + coords[:, 1]) * ny + coords[:, 2]
-    counts = torch.zeros(n + 1, dtype=torch.int64)
-    counts[: len(count)] = count
-    return voxels[filled], Pillars(pillar, slot, coords[pillar][:, 1:3], flat, counts)
+def unpacked(g: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The stored pillars as points with their samples; the pillar of each point; the flat cell of each pillar."""
+    voxels, coords = g["in.voxels"], g["in.coords"].long()
+    filled = torch.arange(voxels.shape[1]) < g["in.num_points"].long()[:, None]
+    pillar = filled.nonzero()[:, 0]
+    (nx, ny), (sample, ix, iy) = RADAR_GRID.shape, coords.T[:3]
+    return voxels[filled], sample[pillar], pillar, (sample * nx + ix) * ny + iy
 
 
 @torch.no_grad()
@@ -244,16 +240,18 @@ def test_radar_feature_net_and_scatter(load_golden: Load) -> None:
     encoder = RadarEncoder(RadarConfig(channels=(32, 32, 32, 32)), RADAR_GRID).eval()
     weights = {k.removeprefix("pts_voxel_encoder.rfn_layers."): v for k, v in g.group("w.").items()}
     encoder.point_layers.load_state_dict(weights)
-    points, pillars = unpacked(g)
-    decorated = g["out.decorated_47"][pillars.pillar, pillars.slot]
-    assert_close(decorate(points, pillars.cell, encoder.grid), decorated)
-    table = encoder.pillar_features(points, pillars)
-    assert_close(table[: len(g["out.pillars"])], g["out.pillars"])
-    assert_close(scatter_pillars(table, pillars, encoder.grid, batch_size=2), g["out.bev"])
+    points, sample, pillar, cell_of_pillar = unpacked(g)
+    rows, cell = decorate(points, sample, encoder.grid, batch_size=2)
+    assert torch.equal(cell.long(), cell_of_pillar[pillar])
+    filled = torch.arange(20) < g["in.num_points"].long()[:, None]
+    assert_close(rows[:-1], g["out.decorated_47"][filled])
+    table = encoder.pillar_map(points, sample, 2)
+    assert_close(table[cell_of_pillar], g["out.pillars"])
+    assert_close(table.view(2, 18, 12, -1).permute(0, 3, 1, 2), g["out.bev"])
 
     encoder.train()
-    table = encoder.pillar_features(points, pillars)
-    assert_close(table[: len(g["out.pillars"])], g["out.train_pillars"])
+    table = encoder.pillar_map(points, sample, 2)
+    assert_close(table[cell_of_pillar], g["out.train_pillars"])
     for i, layer in enumerate(encoder.point_layers):
         assert_close(layer.norm.running_mean, g[f"out.train_running_mean{i}"])
         assert_close(layer.norm.running_var, g[f"out.train_running_var{i}"])
@@ -274,13 +272,11 @@ def test_radar_encoder_with_calibration(load_golden: Load, recipe_weights: Weigh
         return f"{names[first]}.{rest}"
 
     loaded(encoder, recipe_weights(encoder.state_dict(), g.meta, official=official))
-    points, pillars = unpacked(g)
-    table = encoder.pillar_features(points, pillars)
-    raw = scatter_pillars(table, pillars, encoder.grid, batch_size=2)
+    points, sample, *_ = unpacked(g)
+    raw = encoder.pillar_map(points, sample, 2).view(2, 18, 12, -1).permute(0, 3, 1, 2)
     assert_close(raw[:, ::8], g["out.uncalibrated_every8th_channel"])
     assert_stats(raw, g["out.uncalibrated_stats"])
     # The whole branch, from points: slots of a pillar keep their order, pillars that of their first points.
-    sample = (pillars.flat_cell[pillars.pillar] >= 18 * 12).long()
     calibrated, activation = encoder(points, sample, 2)
     assert_close(calibrated[:, ::4], g["out.calibrated_every4th_channel"])
     assert_stats(calibrated, g["out.calibrated_stats"])
