@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from crkd_core.config import Recipe
+from crkd_core.config import LidarConfig, Recipe
 from crkd_core.data.encode import Skipped, TrainingSample, collate, encode_scene, training_scene
 from crkd_core.data.errors import DataError
 from crkd_core.data.lidar_database import LidarDatabase
@@ -120,12 +120,14 @@ class TrainingSet(Dataset[TrainingSample]):
         seed: int = 0,
         augment: bool = True,
         database: LidarDatabase | None = None,
+        teacher: LidarConfig | None = None,
     ) -> None:
         """Put the parts together.
 
         Args:
             frames: as the attribute; likewise ``recipe``, ``seed`` and ``augment``.
             database: objects to paste.
+            teacher: LiDAR that a teacher beside the student reads.
 
         Raises:
             DataError: the recipe pastes objects, and there are none.
@@ -134,6 +136,7 @@ class TrainingSet(Dataset[TrainingSample]):
         self.recipe = recipe
         self.seed = seed
         self.augment = augment
+        self._teacher = teacher
         self._paster = _paster(recipe, database) if augment else None
         self._kept: dict[int, TrainingSample] = {}
 
@@ -202,7 +205,7 @@ class TrainingSet(Dataset[TrainingSample]):
             scene = training_scene(frame, self.recipe, rng, paster=paster)
             if self.recipe.samples.filter_empty_gt and len(scene.labels) == 0:
                 return None
-            return encode_scene(scene, self.recipe)
+            return encode_scene(scene, self.recipe, teacher=self._teacher)
         except DataError as error:
             raise DataError(f"sample {index} ({frame.token}): {error}") from None
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crkd_core.config import BevConfig, Recipe
+from crkd_core.config import BevConfig, LidarConfig, Recipe
 from crkd_core.data.augment import (
     RELEASED_VELOCITY_FEATURES,
     VELOCITY_FEATURES,
@@ -174,19 +174,22 @@ def _annotated(sample: AnnotatedFrame) -> tuple[Boxes3D, NDArray[np.int64]]:
     return sample.boxes.filtered(seen).transformed(inverse(sample.frame.T_base_from_bev)), sample.labels[seen]
 
 
-def encode_scene(scene: TrainingScene, recipe: Recipe, *, pool: Executor | None = None) -> TrainingSample:
+def encode_scene(
+    scene: TrainingScene, recipe: Recipe, *, teacher: LidarConfig | None = None, pool: Executor | None = None
+) -> TrainingSample:
     """Network input and ground truth of a scene.
 
     Args:
         scene: what to learn.
         recipe: as for ``encode``.
+        teacher: LiDAR that a teacher beside a student without one reads.
         pool: as for ``encode``.
 
     Raises:
         DataError: an image that cannot be decoded, naming the camera.
     """
     return TrainingSample(
-        inputs=_encode(scene.frame, recipe, scene.augment, scene.pasted, scene.rng, pool),
+        inputs=_encode(scene.frame, recipe, scene.augment, scene.pasted, scene.rng, pool, teacher=teacher),
         boxes=torch.from_numpy(scene.boxes.to_mmdet3d().astype(np.float32)),
         labels=torch.from_numpy(scene.labels),
         token=scene.token,
@@ -215,6 +218,8 @@ def _encode(
     pasted: PastedObjects | None,
     rng: np.random.Generator | None,
     pool: Executor | None,
+    *,
+    teacher: LidarConfig | None = None,
 ) -> NetworkInput:
     names = ordered(tuple(frame.cameras), CAMERA_ORDER) if recipe.model.camera is not None else []
     cameras = [frame.cameras[name] for name in names]
@@ -229,7 +234,7 @@ def _encode(
     velocity = RELEASED_VELOCITY_FEATURES if released else VELOCITY_FEATURES
     radar = augmented_radar(_radar(frame, recipe), augment, velocity=velocity)
     radar = radar[within_range(radar, recipe.bev.x_range, recipe.bev.y_range)]
-    lidar = _lidar(frame, recipe, augment, pasted, rng)
+    lidar = _lidar(frame, recipe.model.lidar or teacher, recipe.bev, augment, pasted, rng)
     return NetworkInput(
         images=_stacked([image for image, _ in images], (3, *recipe.image.size)),
         image_sample=torch.zeros(len(names), dtype=torch.int64),
@@ -253,13 +258,13 @@ def _radar(frame: SensorFrame, recipe: Recipe) -> NDArray[np.float32]:
 
 def _lidar(
     frame: SensorFrame,
-    recipe: Recipe,
+    config: LidarConfig | None,
+    bev: BevConfig,
     augment: BevAugment,
     pasted: PastedObjects | None,
     rng: np.random.Generator | None,
 ) -> NDArray[np.float32]:
     """(L, 5) points strictly inside the BEV range after augmentation, in random order in training."""
-    config = recipe.model.lidar
     if config is None:
         return np.zeros((0, 5), dtype=np.float32)
     # A stream of its own: what is drawn for the cameras does not depend on the LiDAR.
@@ -268,7 +273,7 @@ def _lidar(
     if pasted is not None:
         points = with_pasted(points, pasted)
     points = augmented_points(points, augment)
-    points = points[inside(points, recipe.bev)]
+    points = points[inside(points, bev)]
     return points if own is None else own.permutation(points)
 
 
