@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
+import sqlite3
 import struct
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import yaml
 from rosbags.interfaces import (
     Connection,
     MessageDefinitionFormat,
@@ -22,16 +25,18 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.serde import SerdeError
 from rosbags.typesys import TypesysError, get_types_from_msg
 from rosbags.typesys.store import Typestore
 
 from crkd_core.cli import UserError
+from rosbag_tools.mcap_storage import BagFileWriter
 from rosbag_tools.typestore import typestore
 
-STORAGE_SUFFIXES = (".mcap", ".db3")
+SUFFIX_OF = {"mcap": ".mcap", "sqlite3": ".db3"}
+STORAGE_SUFFIXES = tuple(SUFFIX_OF.values())
 _UNLIMITED = QosTime(9223372036, 854775807)
 
 
@@ -116,6 +121,10 @@ class Bag:
         """Whether there are messages on it."""
         return topic in self.topics and self.topics[topic].count > 0
 
+    def connection(self, topic: str) -> Connection:
+        """How a topic was recorded, the first time it was announced."""
+        return next(c for c in self._reader.connections if c.topic == topic)
+
     def require(self, topics: Iterable[str]) -> None:
         """Check that these topics are there and hold messages.
 
@@ -169,11 +178,15 @@ class Bag:
         with _damage_of(self.path):
             yield from self._reader.messages(connections, start=start, stop=stop)
 
-    def _message(self, connection: Connection, data: bytes) -> Any:
+    def store(self) -> Typestore:
+        """The types of its messages, as far as they are known here or defined by the bag."""
         if self._store is None:
             self._store = _store_for(self._reader.connections)
+        return self._store
+
+    def _message(self, connection: Connection, data: bytes) -> Any:
         try:
-            return self._store.deserialize_cdr(data, connection.msgtype)
+            return self.store().deserialize_cdr(data, connection.msgtype)
         except KeyError:
             raise BagError(
                 f"bag {self.path}: {connection.topic}: message type {connection.msgtype} is not known, "
@@ -211,6 +224,10 @@ def open_bag(path: Path | str) -> Iterator[Bag]:
         reader.close()
 
 
+Storage = Literal["mcap", "sqlite3"]
+Compression = Literal["none", "zstd"]
+
+
 class BagWriter:
     """An open new bag; use ``new_bag``."""
 
@@ -231,6 +248,19 @@ class BagWriter:
             topic, msgtype, typestore=self._store, offered_qos_profiles=[qos]
         )
 
+    def copy_topic(self, source: Bag, topic: str) -> None:
+        """Announce a topic as another bag has it, whether its type is known here or not."""
+        connection = source.connection(topic)
+        store = source.store()
+        known = connection.msgtype in store.fielddefs
+        self._connections[topic] = self._writer.add_connection(
+            topic,
+            connection.msgtype,
+            msgdef=connection.msgdef.data,
+            rihs01=store.hash_rihs01(connection.msgtype) if known else connection.digest or "unknown",
+            offered_qos_profiles=getattr(connection.ext, "offered_qos_profiles", None) or [RELIABLE],
+        )
+
     def write(self, topic: str, stamp: int, message: Any) -> int:
         """Write a rosbags message at ``stamp`` (ns); returns its size in bytes."""
         connection = self._connections[topic]
@@ -241,40 +271,94 @@ class BagWriter:
         self._writer.write(self._connections[topic], stamp, data)
         return len(data)
 
+    def note(self, key: str, value: str) -> None:
+        """Say something in the bag's ``metadata.yaml`` (custom data); read it with ``note_of``."""
+        self._writer.set_custom_data(key, value)
+
 
 @contextmanager
-def new_bag(out: Path | str, *, overwrite: bool = False) -> Iterator[BagWriter]:
-    """Write a bag in MCAP; it appears at ``out`` when the block ends without an error, and not before.
+def new_bag(
+    out: Path | str, *, overwrite: bool = False, storage: Storage = "mcap", compression: Compression = "none"
+) -> Iterator[BagWriter]:
+    """Write a bag; it appears at ``out`` when the block ends without an error, and not before.
+
+    Until then it is ``.<name>.partial`` beside it. What a killed process left there is removed by the next one.
 
     Args:
-        out: a folder, or a path ending in ``.mcap`` for a single file.
+        out: a folder, or a path ending in ``.mcap`` or ``.db3`` for a single file.
         overwrite: replace a bag that is there.
+        storage: ``mcap`` (chunks of a megabyte, indexed) or ``sqlite3``.
+        compression: ``zstd``: of each chunk (mcap) or each message (sqlite3).
 
     Raises:
         BagError: ``out`` exists (or, with ``overwrite``, is not a bag), or cannot be written.
     """
     out = Path(out)
     check_can_write(out, overwrite=overwrite)
-    single = out.suffix == ".mcap"
+    single = out.suffix in STORAGE_SUFFIXES
     name = out.stem if single else out.name
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{out.name}.tmp-", dir=out.parent))
-    except OSError as error:
-        raise BagError(f"bag {out}: cannot be written: {out.parent}: {error.strerror}") from None
-    try:
+    suffix = SUFFIX_OF[storage]
+    if single and out.suffix != suffix:
+        raise BagError(f"bag {out}: expected a folder, or a name ending in {suffix}, for storage {storage}")
+    if single and storage == "sqlite3" and compression != "none":
+        raise BagError(f"bag {out}: a compressed sqlite3 bag needs its metadata.yaml; write to a folder")
+    mode = CompressionMode.STORAGE if storage == "mcap" else CompressionMode.MESSAGE
+    with _partial_folder(out) as folder, _failure_of(out):
         # Version 8 is what every distribution from Humble on can play; 9 writes QoS in a way only Jazzy and later read.
-        with Writer(folder / name, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        writer = BagFileWriter(folder / name, version=8, storage_plugin=StoragePlugin[storage.upper()])
+        if compression == "zstd":
+            writer.set_compression(mode, CompressionFormat.ZSTD)
+        with writer:
             yield BagWriter(writer)
-        finished = folder / name / f"{name}.mcap" if single else folder / name
+        finished = folder / name / f"{name}{suffix}" if single else folder / name
         if out.exists():
             check_can_write(out, overwrite=overwrite)
             out.rename(folder / "replaced")
         finished.rename(out)
+
+
+@contextmanager
+def _partial_folder(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` for this process alone, gone at the end."""
+    folder = out.with_name(f".{out.name}.partial")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise BagError(f"bag {out}: cannot be written: {error.strerror or error}") from error
+        raise BagError(f"bag {out}: cannot be written: {out.parent}: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released with the process, however it ends
+    except OSError:
+        os.close(lock)
+        raise BagError(f"bag {out}: another process is writing it ({folder})") from None
+    try:
+        for left in folder.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+@contextmanager
+def _failure_of(out: Path) -> Iterator[None]:
+    """A disk that is full, or that cannot be written, as one kind of error."""
+    try:
+        yield
+    except OSError as error:
+        raise BagError(f"bag {out}: cannot be written: {error.strerror or error}; nothing of it is kept") from error
+    except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
+        raise BagError(f"bag {out}: cannot be written: {error}; nothing of it is kept") from error
+
+
+def note_of(path: Path, key: str) -> str | None:
+    """What ``BagWriter.note`` said in a bag's folder; None: nothing, or no readable ``metadata.yaml``."""
+    try:
+        content = yaml.safe_load((path / "metadata.yaml").read_text(encoding="utf-8"))
+        value = content["rosbag2_bagfile_information"]["custom_data"][key]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None
+    return value if isinstance(value, str) else None
 
 
 def listed(names: Sequence[str], *, most: int = 6) -> str:

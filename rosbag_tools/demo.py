@@ -32,15 +32,13 @@ from crkd_ros.answers import shipped_checkpoint
 from rosbag_tools.bags import open_bag
 from rosbag_tools.children import Child, Children, ended_by_signals, graph_environment
 from rosbag_tools.evaluate_bag import score
-from rosbag_tools.nuscenes_to_rosbag import convert_scene
 from rosbag_tools.render_bag import render
+from rosbag_tools.scene_bag import FORMAT, convert_scene
+from rosbag_tools.scene_tables import version_of
 
 SYNTH_VERSION = "v1.0-mini"
 SYNTH_SEED = 100_003
 """Far from the seeds the shipped weights are trained on (0, 1, 2, ...)."""
-
-BAG_FORMAT = 1
-"""Raised whenever the conversion would give another bag of the same data."""
 
 RECORDED = (
     topics.DETECTIONS,
@@ -167,11 +165,11 @@ def input_bag(out: Path, source: Source, index: NuScenesIndex | None = None) -> 
     index = index or load_index(source.dataroot, source.version)
     tables = table_state(version_folder(source.dataroot, source.version))
     root = str(source.dataroot.resolve())
-    key = _digest([BAG_FORMAT, root, source.version, source.scene, tables, index.file_counts()])
+    key = _digest([FORMAT, root, source.version, source.scene, tables, index.file_counts()])
     if _cached(bag, key):
         print(f"bag: {bag} (from the last time)")
         return bag
-    report = convert_scene(index, source.scene, bag, overwrite=True, progress=True)
+    report = convert_scene(index, source.scene, bag, overwrite=True)
     _remember(bag, key)
     print(report.text())
     return bag
@@ -314,7 +312,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     data = parser.add_argument_group("real data instead of a simulated drive")
     data.add_argument("--dataroot", type=Path, help="data set in nuScenes format")
-    data.add_argument("--version", default="v1.0-mini", help="its folder of tables (default: %(default)s)")
+    data.add_argument("--version", help="its folder of tables (default: the only one there)")
     data.add_argument("--scene", help="name (default: the one with the most complete key frames)")
     synth = parser.add_argument_group("simulated drive")
     synth.add_argument("--seed", type=int, default=SYNTH_SEED, help="(default: %(default)s, not trained on)")
@@ -343,10 +341,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def _source(args: argparse.Namespace) -> tuple[Source, NuScenesIndex | None]:
     if args.dataroot is None:
         return simulated_drive(args.out, seed=args.seed, seconds=args.seconds), None
-    index = load_index(args.dataroot, args.version)
+    version = version_of(args.dataroot, args.version)
+    index = load_index(args.dataroot, version)
     scene = index.scene(args.scene).name if args.scene else chosen_scene(index)
     print(f"drive: {scene} of {args.dataroot}")
-    return Source(args.dataroot, args.version, scene), index
+    return Source(args.dataroot, version, scene), index
 
 
 def demo(argv: Sequence[str] | None = None) -> int:

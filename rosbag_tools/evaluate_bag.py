@@ -42,6 +42,7 @@ from rosbag_tools.recorded import (
     truth_of,
     vehicle_poses,
 )
+from rosbag_tools.scene_tables import version_of
 
 TOLERANCE = 60 * MILLISECOND
 """Farthest detections in time that stand for a key frame."""
@@ -243,7 +244,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--topic", default=topics.DETECTIONS, help="topic of the detections (default: %(default)s)")
     truth = parser.add_argument_group("ground truth from a nuScenes root instead of the bag's annotations")
     truth.add_argument("--dataroot", type=Path, help="data set in nuScenes format; poses then come from it, too")
-    truth.add_argument("--version", default="v1.0-trainval", help="its version folder (default: %(default)s)")
+    truth.add_argument("--version", help="its version folder (default: the only one there)")
     truth.add_argument("--scene", help="the scene that was played")
     parser.add_argument(
         "--tolerance-ms",
@@ -305,9 +306,10 @@ def score(argv: Sequence[str] | None = None) -> int:
 def _from_root(args: argparse.Namespace) -> tuple[dict[str, SampleTruth], VehiclePoses, FloatArray]:
     from crkd_core.data.nuscenes import REFERENCE_CHANNEL, load_index
 
-    index = load_index(args.dataroot, args.version)  # tells clearly what is wrong with the tables, where something is
+    version = version_of(args.dataroot, args.version)
+    index = load_index(args.dataroot, version)  # tells clearly what is wrong with the tables, where something is
     scene = index.scene(args.scene)
-    devkit = load_devkit(args.dataroot, args.version)
+    devkit = load_devkit(args.dataroot, version)
     truth = truth_from_nuscenes(devkit, tokens_of_scenes(devkit, [args.scene]), progress=not args.no_progress)
     poses = PoseBuffer(capacity=1 << 40)
     for channel in index.channels(scene):

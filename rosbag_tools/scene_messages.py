@@ -2,51 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rosbags.interfaces import Qos
 from scipy.spatial.transform import Rotation
 
 from crkd_core.data.errors import DataError
 from crkd_core.data.images import check_complete
-from crkd_core.data.nuscenes import REFERENCE_CHANNEL, Annotation, NuScenesIndex, Sample, Scene, SensorRecord
+from crkd_core.data.nuscenes import (
+    REFERENCE_CHANNEL,
+    Calibration,
+    NuScenesIndex,
+    Sample,
+    Scene,
+    SensorRecord,
+)
 from crkd_core.data.radar_pcd import read_lidar_bin, read_radar_pcd
-from crkd_core.geometry.transforms import inverse
-from crkd_core.types import Boxes3D, Detections, FloatArray
+from crkd_core.types import LIDAR_DTYPE, RADAR_DTYPE, FloatArray
 from crkd_ros import topics
 from crkd_ros.conversions import (
     CameraModel,
-    Messages,
-    ObjectAnnotation,
-    SampleAnnotation,
     annotation_message,
-    camera_info_message,
-    compressed_image_message,
-    detection_messages,
-    marker_array,
-    odometry_message,
-    point_cloud_message,
+    scene_message,
     tf_message,
     transform_stamped_message,
 )
-from crkd_ros.conversions.annotations import pose_rows
 from rosbag_tools.bags import LATCHED, RELIABLE
-from rosbag_tools.typestore import bag_messages
-
-GROUND_TRUTH_COLOR = (0.1, 0.9, 0.3)
-KEY_FRAME_PERIOD = 0.5
-"""Seconds a ground truth marker stays visible."""
+from rosbag_tools.can_bus import can_streams
+from rosbag_tools.map_image import MapCrop, map_message
+from rosbag_tools.scene_tables import described
+from rosbag_tools.scene_truth import Written, annotation_of_sample, truth_messages
+from rosbag_tools.templates import CameraInfoTemplate, CloudTemplate, ImageTemplate, PoseTemplate
+from rosbag_tools.typestore import bag_messages, serialised
 
 TWIST_WINDOW = 50_000_000
 """Odometry's twist is the mean over this long before and after a pose, ns. Poses of different sensors lie milliseconds
 apart, and a difference over so short a time would magnify their noise."""
 
-Written = list[tuple[str, Any]]
-"""Topics and messages."""
+Stamps = NDArray[np.int64]
 
 # At one stamp, what a consumer needs first comes first.
 STATIC, POSE, MEASUREMENT, TRUTH = range(4)
@@ -62,19 +60,19 @@ class ChannelCount:
 
 
 @dataclass(frozen=True)
-class Item:
-    """Messages of one origin and stamp.
+class Stream:
+    """Messages of one origin.
 
     Attributes:
-        stamp: ns.
-        rank: order among items of one stamp.
-        make: reads and converts; raises DataError or ConversionError if a file is damaged.
-        channel: the sensor whose file is read, if one is.
+        stamps: ns, of each row.
+        rank: order among rows of one stamp.
+        make: row -> its messages; raises DataError or ConversionError if a file is damaged.
+        channel: the sensor whose files are read, if any are.
     """
 
-    stamp: int
+    stamps: Stamps
     rank: int
-    make: Callable[[], Written]
+    make: Callable[[int], Written]
     channel: str | None = None
 
 
@@ -84,34 +82,73 @@ class ScenePlan:
 
     Attributes:
         topics: name -> message type and QoS.
-        items: in the order they are written.
+        streams: where messages come from.
         channels: sensor -> count of files; ``written`` and ``damaged`` are filled in while writing.
         key_frames: annotated key frames.
-        key_frames_without_data: key frames left out because none of their camera and radar files is there.
+        key_frames_without_data: key frames none of whose camera and radar files is there.
         bytes: size of the files that will be read.
+        missing: the files that are absent.
+        present: sensor -> all its files that are there, whether they are written or not.
     """
 
     topics: dict[str, tuple[str, Qos]]
-    items: list[Item]
+    streams: list[Stream]
     channels: dict[str, ChannelCount]
     key_frames: int
     key_frames_without_data: int
     bytes: int
+    missing: tuple[Path, ...]
+    present: dict[str, int]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last stamp, ns."""
+        return min(int(s.stamps.min()) for s in self.streams), max(int(s.stamps.max()) for s in self.streams)
+
+    def rows(self) -> Iterator[tuple[Stream, int, int]]:
+        """(stream, row, stamp in ns) in the order they are written."""
+        lengths = [len(stream.stamps) for stream in self.streams]
+        origin = np.repeat(np.arange(len(lengths)), lengths)
+        row = np.concatenate([np.arange(length) for length in lengths])
+        stamps = np.concatenate([stream.stamps for stream in self.streams])
+        rank = np.array([stream.rank for stream in self.streams])[origin]
+        for i in np.lexsort((row, origin, rank, stamps)):
+            yield self.streams[origin[i]], int(row[i]), int(stamps[i])
+
+
+@dataclass(frozen=True)
+class _Track:
+    """The records of one sensor that are wanted, and all its poses."""
+
+    channel: str
+    modality: str
+    calibration: Calibration
+    image_size: tuple[int, int]
+    stamps: Stamps
+    paths: list[Path]
+    pose_stamps: Stamps
+    poses: FloatArray
 
 
 @dataclass
 class _Builder:
     index: NuScenesIndex
     scene: Scene
-    messages: Messages
-    items: list[Item] = field(default_factory=list)
+    streams: list[Stream] = field(default_factory=list)
     topics: dict[str, tuple[str, Qos]] = field(default_factory=dict)
+    missing: list[Path] = field(default_factory=list)
 
     def topic(self, name: str, msgtype: str, qos: Qos = RELIABLE) -> None:
         self.topics[name] = (msgtype, qos)
 
+    def once(self, stamp: int, make: Callable[[], Written]) -> None:
+        """Something that stands at the beginning."""
+        self.streams.append(Stream(np.array([stamp]), STATIC, lambda _: make()))
 
-def plan_scene(index: NuScenesIndex, name: str, *, keyframes_only: bool = False) -> ScenePlan:
+
+def plan_scene(
+    index: NuScenesIndex, name: str, *, keyframes_only: bool = False, map_crop: MapCrop | None = None
+) -> ScenePlan:
     """Plan the messages of a scene. Reads no sensor file.
 
     The bag spans the time in which there are sensor files; poses reach one record beyond at either end.
@@ -120,82 +157,72 @@ def plan_scene(index: NuScenesIndex, name: str, *, keyframes_only: bool = False)
         index: the data set.
         name: of the scene.
         keyframes_only: leave out the sweeps between key frames.
+        map_crop: the map around the drive.
 
     Raises:
-        DataError: no such scene, or a sensor that is mounted differently within it.
+        DataError: no such scene, a sensor that is mounted differently within it, or damaged CAN bus files.
     """
     scene = index.scene(name)
-    build = _Builder(index, scene, bag_messages())
-    tracks = {channel: index.records(scene, channel) for channel in index.channels(scene)}
+    build = _Builder(index, scene)
     counts: dict[str, ChannelCount] = {}
-    size = 0
-    for channel, records in tracks.items():
-        wanted = [record for record in records if record.is_key_frame or not keyframes_only]
-        present = [record for record in wanted if record.present]
-        counts[channel] = ChannelCount(missing=len(wanted) - len(present))
-        size += sum(record.path.stat().st_size for record in present)
-        for record in present:
-            build.items.append(Item(record.stamp, MEASUREMENT, partial(_measurement, build.messages, record), channel))
-        _announce_sensor(build, channel, records[0])
-    if not build.items:
-        return ScenePlan({}, [], counts, 0, len(scene.samples), 0)
-    _check_stamps(build)
-    annotated = [sample for sample in scene.samples if _has_data(index, sample)]
-    for sample in annotated:
-        _add_truth(build, sample)
-    _add_static(build, tracks)
-    _add_poses(build, tracks)
-    build.items.sort(key=lambda item: (item.stamp, item.rank))
-    return ScenePlan(build.topics, build.items, counts, len(annotated), len(scene.samples) - len(annotated), size)
+    present: dict[str, int] = {}
+    tracks = []
+    for channel in index.channels(scene):
+        records = index.records(scene, channel)
+        present[channel] = sum(record.present for record in records)
+        track, absent = _track(scene, records, keyframes_only=keyframes_only)
+        tracks.append(track)
+        counts[channel] = ChannelCount(missing=len(absent))
+        build.missing += absent
+    size = sum(path.stat().st_size for track in tracks for path in track.paths)
+    recorded = [sample for sample in scene.samples if _has_data(index, sample)]
+    without = len(scene.samples) - len(recorded)
+    if any(track.paths for track in tracks):
+        _check_stamps(scene, tracks)
+        start = min(int(track.stamps[0]) for track in tracks if len(track.stamps))
+        _add_statics(build, tracks, start, map_crop)
+        _add_truth(build, recorded, start)
+        for track in tracks:
+            _add_sensor(build, track)
+        _add_poses(build, tracks)
+    return ScenePlan(build.topics, build.streams, counts, len(recorded), without, size, tuple(build.missing), present)
 
 
-def _check_stamps(build: _Builder) -> None:
+def _track(scene: Scene, records: list[SensorRecord], *, keyframes_only: bool) -> tuple[_Track, list[Path]]:
+    """What is kept of a sensor's records, and the files that are absent."""
+    first = records[0]
+    if any(not _same_mounting(record.calibration, first.calibration) for record in records):
+        raise DataError(f"{scene.name}: {first.channel} is mounted differently within the scene; split the scene")
+    wanted = [record for record in records if record.is_key_frame or not keyframes_only]
+    present = [record for record in wanted if record.present]
+    track = _Track(
+        channel=first.channel,
+        modality=first.modality,
+        calibration=first.calibration,
+        image_size=first.image_size,
+        stamps=np.array([record.stamp for record in present], dtype=np.int64),
+        paths=[record.path for record in present],
+        pose_stamps=np.array([record.stamp for record in records], dtype=np.int64),
+        poses=np.stack([record.T_world_from_base for record in records]),
+    )
+    return track, [record.path for record in wanted if not record.present]
+
+
+def _same_mounting(a: Calibration, b: Calibration) -> bool:
+    return np.array_equal(a.T_base_from_sensor, b.T_base_from_sensor) and np.array_equal(
+        np.zeros(0) if a.intrinsics is None else a.intrinsics, np.zeros(0) if b.intrinsics is None else b.intrinsics
+    )
+
+
+def _check_stamps(scene: Scene, tracks: list[_Track]) -> None:
     # One damaged timestamp would otherwise stop the conversion half way, or stretch the bag over decades.
-    latest = max(build.items, key=lambda item: item.stamp)
-    if latest.stamp // 1_000_000_000 >= 2**31:
+    latest = max((t for t in tracks if len(t.stamps)), key=lambda track: int(track.stamps.max()))
+    stamp = int(latest.stamps.max())
+    if stamp // 1_000_000_000 >= 2**31:
         raise DataError(
-            f"{build.scene.name}: {latest.channel}: time {latest.stamp // 1000} us is beyond what ROS 2 can represent "
+            f"{scene.name}: {latest.channel}: time {stamp // 1000} us is beyond what ROS 2 can represent "
             "(January 2038); are the timestamps in microseconds?"
         )
-
-
-def _announce_sensor(build: _Builder, channel: str, record: SensorRecord) -> None:
-    name = channel.lower()
-    if record.modality == "camera":
-        build.topic(topics.image_topic(name), "sensor_msgs/msg/CompressedImage")
-        build.topic(topics.camera_info_topic(name), "sensor_msgs/msg/CameraInfo")
-    else:
-        build.topic(topics.points_topic(name), "sensor_msgs/msg/PointCloud2")
-
-
-def _measurement(messages: Messages, record: SensorRecord) -> Written:
-    name = record.channel.lower()
-    if record.modality == "camera":
-        return _camera(messages, record, name)
-    points = read_radar_pcd(record.path) if record.modality == "radar" else read_lidar_bin(record.path)
-    cloud = point_cloud_message(messages, points, stamp=record.stamp, frame_id=name)
-    return [(topics.points_topic(name), cloud)]
-
-
-def _camera(messages: Messages, record: SensorRecord, name: str) -> Written:
-    K = record.calibration.intrinsics
-    if K is None:
-        raise DataError(f"{record.path}: camera {record.channel} has no intrinsics in calibrated_sensor.json")
-    try:
-        content = record.path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{record.path}: cannot be read: {error.strerror}") from None
-    if not content.startswith((b"\xff\xd8\xff", b"\x89PNG")):
-        raise DataError(f"{record.path}: not a JPEG or PNG file ({len(content)} bytes); copy the file again")
-    check_complete(content, str(record.path))
-    width, height = record.image_size
-    return [
-        (
-            topics.camera_info_topic(name),
-            camera_info_message(messages, CameraModel(K, width, height), stamp=record.stamp, frame_id=name),
-        ),
-        (topics.image_topic(name), compressed_image_message(messages, content, stamp=record.stamp, frame_id=name)),
-    ]
 
 
 def _has_data(index: NuScenesIndex, sample: Sample) -> bool:
@@ -203,67 +230,117 @@ def _has_data(index: NuScenesIndex, sample: Sample) -> bool:
     return any(record is not None and record.present and record.modality != "lidar" for record in records)
 
 
+# ----------------------------------------------------------------------------------------------------------- sensors
+
+
+def _add_sensor(build: _Builder, track: _Track) -> None:
+    name = track.channel.lower()
+    make: Callable[[int], Written]
+    if track.modality == "camera":
+        build.topic(topics.image_topic(name), "sensor_msgs/msg/CompressedImage")
+        build.topic(topics.camera_info_topic(name), "sensor_msgs/msg/CameraInfo")
+        make = _camera_rows(track, name)
+    else:
+        build.topic(topics.points_topic(name), "sensor_msgs/msg/PointCloud2")
+        make = _cloud_rows(track, name)
+    build.streams.append(Stream(track.stamps, MEASUREMENT, make, track.channel))
+
+
+def _camera_rows(track: _Track, name: str) -> Callable[[int], Written]:
+    K = track.calibration.intrinsics
+    if K is None:
+        raise DataError(f"calibrated_sensor.json: camera {track.channel} has no camera_intrinsic")
+    image_topic, info_topic = topics.image_topic(name), topics.camera_info_topic(name)
+    info, image = CameraInfoTemplate(CameraModel(K, *track.image_size), name), ImageTemplate(name)
+
+    def make(row: int) -> Written:
+        path, stamp = track.paths[row], int(track.stamps[row])
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        if not content.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+            raise DataError(f"{path}: not a JPEG or PNG file ({len(content)} bytes); copy the file again")
+        check_complete(content, str(path))
+        return [(info_topic, info.at(stamp)), (image_topic, image.at(stamp, content))]
+
+    return make
+
+
+def _cloud_rows(track: _Track, name: str) -> Callable[[int], Written]:
+    radar = track.modality == "radar"
+    topic, cloud = topics.points_topic(name), CloudTemplate(RADAR_DTYPE if radar else LIDAR_DTYPE, name)
+    read = read_radar_pcd if radar else read_lidar_bin
+
+    def make(row: int) -> Written:
+        return [(topic, cloud.at(int(track.stamps[row]), read(track.paths[row]).tobytes()))]
+
+    return make
+
+
+# ----------------------------------------------------------------------------------------- what holds for the whole
+
+
+def _add_statics(build: _Builder, tracks: list[_Track], start: int, map_crop: MapCrop | None) -> None:
+    messages = bag_messages()
+    transforms = [
+        transform_stamped_message(
+            messages,
+            track.calibration.T_base_from_sensor,
+            stamp=start,
+            parent=topics.BASE_FRAME,
+            child=track.channel.lower(),
+        )
+        for track in tracks
+    ]
+    build.topic(topics.TF_STATIC, "tf2_msgs/msg/TFMessage", LATCHED)
+    mountings = serialised(tf_message(messages, transforms))
+    build.once(start, lambda: [(topics.TF_STATIC, mountings)])
+    build.topic(topics.SCENE, "std_msgs/msg/String", LATCHED)
+    folder = build.index.root / build.index.version
+    sensors = {track.channel: track.modality for track in tracks}
+    description = serialised(scene_message(messages, described(folder, build.scene.token, sensors)))
+    build.once(start, lambda: [(topics.SCENE, description)])
+    if map_crop is not None:
+        build.topic(topics.MAP, "nav_msgs/msg/OccupancyGrid", LATCHED)
+        build.once(start, lambda: [(topics.MAP, serialised(map_message(map_crop, start)))])
+
+
 # ------------------------------------------------------------------------------------------------------------- poses
 
 
-def _add_static(build: _Builder, tracks: dict[str, list[SensorRecord]]) -> None:
-    mountings = {}
-    for channel, records in tracks.items():
-        mountings[channel] = records[0].calibration
-        if any(record.calibration.index != records[0].calibration.index for record in records):
-            raise DataError(f"{build.scene.name}: {channel} is mounted differently within the scene; split the scene")
-    stamp = min(item.stamp for item in build.items)
-    transforms = [
-        transform_stamped_message(
-            build.messages,
-            mounting.T_base_from_sensor,
-            stamp=stamp,
-            parent=topics.BASE_FRAME,
-            child=channel.lower(),
-        )
-        for channel, mounting in mountings.items()
-    ]
-    build.topic(topics.TF_STATIC, "tf2_msgs/msg/TFMessage", LATCHED)
-    message = tf_message(build.messages, transforms)
-    build.items.append(Item(stamp, STATIC, lambda: [(topics.TF_STATIC, message)]))
-
-
-def _add_poses(build: _Builder, tracks: dict[str, list[SensorRecord]]) -> None:
+def _add_poses(build: _Builder, tracks: list[_Track]) -> None:
     """The pose at every record's stamp, whether its file is there or not: each is as true as the others."""
-    poses = {record.stamp: record.T_world_from_base for records in tracks.values() for record in records}
-    stamps = np.array(sorted(poses), dtype=np.int64)
-    T = np.stack([poses[stamp] for stamp in stamps.tolist()])
+    stamps, row = np.unique(np.concatenate([track.pose_stamps for track in tracks]), return_index=True)
+    T = np.concatenate([track.poses for track in tracks])[row]
     linear, angular = twists(stamps, T)
-    data = [item.stamp for item in build.items]
-    first = max(0, int(np.searchsorted(stamps, min(data))) - 1)
-    end = int(np.searchsorted(stamps, max(data), side="right")) + 1
+    data = np.concatenate([track.stamps for track in tracks])
+    first = max(0, int(np.searchsorted(stamps, data.min())) - 1)
+    end = int(np.searchsorted(stamps, data.max(), side="right")) + 1
+    poses = np.concatenate([T[:, :3, 3], Rotation.from_matrix(T[:, :3, :3]).as_quat(canonical=True)], axis=1)
+    motion = np.concatenate([linear, angular], axis=1)
+    stamps, poses, motion = stamps[first:end], poses[first:end], motion[first:end]
     build.topic(topics.TF, "tf2_msgs/msg/TFMessage")
     build.topic(topics.ODOMETRY, "nav_msgs/msg/Odometry")
-    for stamp, pose, v, w in zip(
-        stamps[first:end].tolist(), T[first:end], linear[first:end], angular[first:end], strict=True
-    ):
-        build.items.append(Item(stamp, POSE, partial(_pose, build.messages, stamp, pose, v, w)))
+    template = PoseTemplate()
+
+    def make(row: int) -> Written:
+        tf, odometry = template.at(int(stamps[row]), poses[row], motion[row])
+        return [(topics.TF, tf), (topics.ODOMETRY, odometry)]
+
+    build.streams.append(Stream(stamps, POSE, make))
+    for topic, msgtype, times, make_can in can_streams(build.index.root, build.scene.name):
+        inside = np.flatnonzero((times >= stamps[0]) & (times <= stamps[-1]))
+        if len(inside):
+            build.topic(topic, msgtype)
+            build.streams.append(Stream(times[inside], POSE, partial(_one, topic, inside, make_can)))
 
 
-def _pose(
-    messages: Messages, stamp: int, T_map_from_base: FloatArray, linear: FloatArray, angular: FloatArray
-) -> Written:
-    moved = transform_stamped_message(
-        messages, T_map_from_base, stamp=stamp, parent=topics.MAP_FRAME, child=topics.BASE_FRAME
-    )
-    odometry = odometry_message(
-        messages,
-        T_map_from_base,
-        stamp=stamp,
-        world=topics.MAP_FRAME,
-        base=topics.BASE_FRAME,
-        linear=linear,
-        angular=angular,
-    )
-    return [(topics.TF, tf_message(messages, [moved])), (topics.ODOMETRY, odometry)]
+def _one(topic: str, rows: NDArray[np.intp], make: Callable[[int], bytes], row: int) -> Written:
+    return [(topic, make(int(rows[row])))]
 
 
-def twists(stamps: np.ndarray[Any, np.dtype[np.int64]], T_world_from_base: FloatArray) -> tuple[FloatArray, FloatArray]:
+def twists(stamps: Stamps, T_world_from_base: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Linear and angular velocity in the moving frame, as central differences over ``TWIST_WINDOW`` to either side.
 
     Args:
@@ -288,70 +365,35 @@ def twists(stamps: np.ndarray[Any, np.dtype[np.int64]], T_world_from_base: Float
 # ------------------------------------------------------------------------------------------------------ ground truth
 
 
-def _add_truth(build: _Builder, sample: Sample) -> None:
-    record = build.index.key_record(sample, REFERENCE_CHANNEL)
-    if record is None:
-        raise DataError(f"{build.scene.name}: sample {sample.token} has no {REFERENCE_CHANNEL} record, so no pose")
-    build.topic(topics.GROUND_TRUTH, "vision_msgs/msg/Detection3DArray")
-    build.topic(topics.GROUND_TRUTH_VELOCITIES, "sensor_msgs/msg/PointCloud2")
-    build.topic(topics.GROUND_TRUTH_MARKERS, "visualization_msgs/msg/MarkerArray")
-    build.topic(topics.ANNOTATIONS, "std_msgs/msg/String")
-    make = partial(_truth, build.messages, build.index, build.scene, sample, record.T_world_from_base)
-    build.items.append(Item(sample.stamp, TRUTH, make))
+def _add_truth(build: _Builder, recorded: list[Sample], start: int) -> None:
+    """Key frames with data at their time; the others' annotations at the start, for nothing else happens then."""
+    index, scene = build.index, build.scene
+    recorded_tokens = {sample.token for sample in recorded}
+    references: dict[str, SensorRecord] = {}
+    for sample in scene.samples:
+        record = index.key_record(sample, REFERENCE_CHANNEL)
+        if record is None:
+            raise DataError(f"{scene.name}: sample {sample.token} has no {REFERENCE_CHANNEL} record, so no pose")
+        references[sample.token] = record
+    numbers: dict[str, int] = {}
 
+    def truth(row: int) -> Written:
+        sample = recorded[row]
+        return truth_messages(index, sample, references[sample.token].T_world_from_base, numbers)
 
-def _truth(
-    messages: Messages, index: NuScenesIndex, scene: Scene, sample: Sample, T_map_from_base: FloatArray
-) -> Written:
-    annotations = index.annotations(sample)
-    truth = ground_truth(annotations, T_map_from_base, sample.stamp)
-    array, velocities = detection_messages(messages, truth)
-    markers = marker_array(messages, truth, lifetime=KEY_FRAME_PERIOD, color=GROUND_TRUTH_COLOR)
-    annotation = SampleAnnotation(
-        sample_token=sample.token,
-        scene_name=scene.name,
-        scene_token=scene.token,
-        stamp=sample.stamp,
-        T_world_from_base=pose_rows(T_map_from_base),
-        objects=tuple(_object(annotation) for annotation in annotations),
-    )
-    return [
-        (topics.GROUND_TRUTH, array),
-        (topics.GROUND_TRUTH_VELOCITIES, velocities),
-        (topics.GROUND_TRUTH_MARKERS, markers),
-        (topics.ANNOTATIONS, annotation_message(messages, annotation)),
-    ]
+    if recorded:
+        build.topic(topics.GROUND_TRUTH, "vision_msgs/msg/Detection3DArray")
+        build.topic(topics.GROUND_TRUTH_VELOCITIES, "sensor_msgs/msg/PointCloud2")
+        build.topic(topics.GROUND_TRUTH_MARKERS, "visualization_msgs/msg/MarkerArray")
+        build.topic(topics.ANNOTATIONS, "std_msgs/msg/String")
+        build.streams.append(Stream(np.array([sample.stamp for sample in recorded]), TRUTH, truth))
+    others = [sample for sample in scene.samples if sample.token not in recorded_tokens]
 
+    def unrecorded(row: int) -> Written:
+        sample = others[row]
+        annotation = annotation_of_sample(index, sample, references[sample.token].T_world_from_base)
+        return [(topics.UNRECORDED_ANNOTATIONS, serialised(annotation_message(bag_messages(), annotation)))]
 
-def ground_truth(annotations: list[Annotation], T_map_from_base: FloatArray, stamp: int) -> Detections:
-    """The annotated objects of the ten classes as detections of score 1 in ``base_link``."""
-    known = [(a, a.label) for a in annotations if a.label is not None]
-    boxes = Boxes3D.from_nuscenes(
-        [a.translation for a, _ in known],
-        [a.size_wlh for a, _ in known],
-        [a.rotation for a, _ in known],
-        np.array([a.velocity for a, _ in known]).reshape(-1, 3),
-    )
-    return Detections(
-        boxes=boxes.transformed(inverse(T_map_from_base)),
-        scores=np.ones(len(known)),
-        labels=np.array([label for _, label in known], dtype=np.int64),
-        frame_id=topics.BASE_FRAME,
-        stamp=stamp,
-    )
-
-
-def _object(annotation: Annotation) -> ObjectAnnotation:
-    return ObjectAnnotation(
-        token=annotation.token,
-        instance_token=annotation.instance,
-        category=annotation.category,
-        attributes=annotation.attributes,
-        visibility=annotation.visibility,
-        num_lidar_pts=annotation.num_lidar_pts,
-        num_radar_pts=annotation.num_radar_pts,
-        translation=annotation.translation,
-        size=annotation.size_wlh,
-        rotation=annotation.rotation,
-        velocity=None if np.isnan(annotation.velocity).any() else annotation.velocity,
-    )
+    if others:
+        build.topic(topics.UNRECORDED_ANNOTATIONS, "std_msgs/msg/String")
+        build.streams.append(Stream(np.full(len(others), start), STATIC, unrecorded))

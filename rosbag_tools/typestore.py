@@ -65,6 +65,20 @@ def bag_messages() -> Messages:
     return Messages(octets=_octets, doubles=_doubles, **makers)
 
 
+def bag_message(typename: str) -> Make:
+    """A constructor of any type bags know, such as ``sensor_msgs/msg/Imu``; fields not given are zero or empty.
+
+    Raises:
+        TypestoreError: our message definitions are not found.
+    """
+    return _maker(typename)
+
+
+def serialised(message: Any) -> bytes:
+    """CDR bytes of a rosbags message."""
+    return bytes(typestore().serialize_cdr(message, message.__msgtype__))
+
+
 def _octets(data: Octets) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8)
 
@@ -78,15 +92,22 @@ def _maker(typename: str) -> Make:
     """A constructor of the type that fills in what it is not given."""
     store = typestore()
     cls = store.types[typename]
-    defaults = {name: _default(description) for name, description in store.fielddefs[typename][1]}
-    if typename.endswith(("geometry_msgs/msg/Quaternion",)):
-        defaults["w"] = lambda: 1.0  # as in the ROS definition
+    constants: dict[str, Any] = {}
+    nested: list[tuple[str, Callable[[], Any]]] = []
+    for name, (kind, detail) in store.fielddefs[typename][1]:
+        if kind == Nodetype.BASE:
+            zeros: dict[Any, Any] = {"string": "", "bool": False, "float32": 0.0, "float64": 0.0}
+            constants[name] = zeros.get(detail[0], 0)
+        else:
+            nested.append((name, _default((kind, detail))))
+    if typename == "geometry_msgs/msg/Quaternion":
+        constants["w"] = 1.0  # as in the ROS definition
 
     def make(**fields: Any) -> Any:
-        for name, default in defaults.items():
+        for name, default in nested:
             if name not in fields:
                 fields[name] = default()
-        return cls(**fields)
+        return cls(**(constants | fields))
 
     return make
 
@@ -95,13 +116,11 @@ def _default(description: Any) -> Callable[[], Any]:
     kind, detail = description
     if kind == Nodetype.NAME:
         return _maker(detail)
-    if kind == Nodetype.BASE:
-        name = detail[0]
-        zero: Any = {"string": "", "bool": False, "float32": 0.0, "float64": 0.0}.get(name, 0)
-        return lambda: zero
     (inner, inner_detail), length = detail
     if inner == Nodetype.BASE and inner_detail[0] != "string":
         dtype = {"bool": "?", "byte": "u1", "char": "u1"}.get(inner_detail[0], inner_detail[0])
         return lambda: np.zeros(length if kind == Nodetype.ARRAY else 0, dtype=dtype)
-    element = _default((inner, inner_detail))
-    return lambda: [element() for _ in range(length if kind == Nodetype.ARRAY else 0)]
+    if kind == Nodetype.SEQUENCE:
+        return list
+    element = _default((inner, inner_detail)) if inner == Nodetype.NAME else str
+    return lambda: [element() for _ in range(length)]

@@ -37,6 +37,7 @@ from crkd_ros.conversions.images import (
 )
 from crkd_ros.conversions.messages import Messages, message_class, ros_messages
 from crkd_ros.conversions.points import lidar_points_of, point_cloud_message, points_of, radar_points_of
+from crkd_ros.conversions.scenes import SceneDescription, SensorDescription, scene_message, scene_of
 
 __all__ = [
     "ANNOTATION_SCHEMA",
@@ -45,6 +46,8 @@ __all__ = [
     "Messages",
     "ObjectAnnotation",
     "SampleAnnotation",
+    "SceneDescription",
+    "SensorDescription",
     "annotation_message",
     "annotation_of",
     "camera_info_message",
@@ -67,6 +70,8 @@ __all__ = [
     "radar_points_of",
     "rgb_image_of",
     "ros_messages",
+    "scene_message",
+    "scene_of",
     "stamp_of",
     "tf_message",
     "time_message",

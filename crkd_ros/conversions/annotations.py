@@ -11,7 +11,7 @@ from crkd_core.types import FloatArray
 from crkd_ros.conversions.errors import ConversionError
 from crkd_ros.conversions.messages import Messages
 
-ANNOTATION_SCHEMA = "crkd_ros/annotation/1"
+ANNOTATION_SCHEMA = "crkd_ros/annotation/2"
 """Changes with the fields below; a reader refuses what it does not know."""
 
 Vector = tuple[float, float, float]
@@ -52,7 +52,9 @@ class SampleAnnotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     T_world_from_base: tuple[Row, Row, Row, Row]
     """Pose of the vehicle at ``stamp``, row by row."""
     objects: tuple[ObjectAnnotation, ...]
-    schema: Literal["crkd_ros/annotation/1"] = "crkd_ros/annotation/1"
+    key_frames: dict[str, int] = {}
+    """Sensor, as in the data set -> stamp of its measurement that belongs to this key frame, ns."""
+    schema: Literal["crkd_ros/annotation/2"] = "crkd_ros/annotation/2"
 
     @property
     def pose(self) -> FloatArray:

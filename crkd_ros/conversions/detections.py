@@ -33,8 +33,13 @@ SLOWEST_ARROW = 0.2
 LABELS = {name: label for label, name in enumerate(DETECTION_CLASSES)}
 
 
-def detection_messages(messages: Messages, detections: Detections) -> tuple[Any, Any]:
+def detection_messages(messages: Messages, detections: Detections, *, ids: Sequence[str] = ()) -> tuple[Any, Any]:
     """``vision_msgs/Detection3DArray`` and the point cloud of velocities that goes with it.
+
+    Args:
+        messages: the kind to make.
+        detections: what to say.
+        ids: of each detection, the object that it is; none: no object is known again.
 
     Returns:
         The array (class_id: class name; size x = length, y = width, z = height; pose of the geometric centre) and the
@@ -52,9 +57,15 @@ def detection_messages(messages: Messages, detections: Detections) -> tuple[Any,
                 )
             ],
             bbox=messages.BoundingBox3D(center=pose, size=messages.Vector3(x=length, y=width, z=height)),
+            id=identity,
         )
-        for pose, (length, width, height), name, score in zip(
-            poses, detections.boxes.sizes.tolist(), detections.class_names, detections.scores.tolist(), strict=True
+        for pose, (length, width, height), name, score, identity in zip(
+            poses,
+            detections.boxes.sizes.tolist(),
+            detections.class_names,
+            detections.scores.tolist(),
+            ids or [""] * len(detections),
+            strict=True,
         )
     ]
     cloud = point_cloud_message(
@@ -109,6 +120,7 @@ def marker_array(
     *,
     lifetime: float = 0.5,
     color: tuple[float, float, float] | None = None,
+    ids: Sequence[int] = (),
 ) -> Any:
     """``visualization_msgs/MarkerArray``: a box, a caption and a velocity arrow per detection.
 
@@ -117,6 +129,7 @@ def marker_array(
         detections: what to draw, in its own frame.
         lifetime: seconds after which a viewer drops the markers.
         color: RGB in 0..1 for all; None: by class.
+        ids: numbers of the objects, the same in every message; captions show them instead of scores.
     """
     header = header_message(messages, detections.stamp, detections.frame_id)
     duration = duration_message(messages, lifetime)
@@ -127,7 +140,8 @@ def marker_array(
     rows = zip(detections.class_names, _poses(messages, boxes), boxes.centers.tolist(), sizes, velocities, strict=True)
     for i, (name, pose, (x, y, z), (length, width, height), (vx, vy)) in enumerate(rows):
         red, green, blue = color or [level / 255 for level in CLASS_COLORS[name]]
-        common = {"header": header, "id": i, "lifetime": duration}
+        caption = f"{name} #{ids[i]}" if ids else f"{name} {detections.scores[i]:.2f}"
+        common = {"header": header, "id": ids[i] if ids else i, "lifetime": duration}
         opaque = messages.ColorRGBA(r=red, g=green, b=blue, a=0.9)
         markers.append(
             messages.Marker(
@@ -148,7 +162,7 @@ def marker_array(
                 pose=messages.Pose(position=top, orientation=messages.Quaternion(w=1.0)),
                 scale=messages.Vector3(x=0.0, y=0.0, z=0.7),
                 color=opaque,
-                text=f"{name} {detections.scores[i]:.2f}",
+                text=caption,
             )
         )
         if np.hypot(vx, vy) > SLOWEST_ARROW:  # false where the velocity is unknown

@@ -23,7 +23,7 @@ from crkd_ros.conversions import detections_of
 from crkd_ros.parameters import load_parameters
 from rosbag_tools.bags import open_bag
 from rosbag_tools.detect_bag import KEY_FRAME_REFERENCE, assembled_frames, main
-from rosbag_tools.nuscenes_to_rosbag import convert_scene
+from rosbag_tools.scene_bag import convert_scene
 
 FRONT_LEFT = topics.image_topic("cam_front_left")
 RADAR = topics.points_topic("radar_front")
