@@ -183,13 +183,12 @@ def by_class(scores: Scores) -> str:
 
 def provenance(arms: list[Arm]) -> str:
     """How each checkpoint was trained."""
-    keys = ("seed", "precision", "device", "torch", "commit", "synthscenes", "minutes")
+    keys = ("steps", "seed", "precision", "device", "torch", "commit", "synthscenes", "minutes")
     lines = []
     for arm in arms:
         known = arm.checkpoint.provenance
         facts = ", ".join(f"{key} {known[key]}" for key in keys if key in known)
-        steps = arm.checkpoint.recipe.train.steps
-        lines.append(f"- {arm.name}: `{known.get('command', 'command not stored')}` ({steps} steps; {facts})")
+        lines.append(f"- {arm.name}: `{known.get('command', 'command not stored')}` ({facts})")
     return "\n".join(lines)
 
 

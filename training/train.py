@@ -31,7 +31,7 @@ from crkd_core.data.simulated import prerendered, simulated_keys
 from crkd_core.data.synthscenes.config import SynthConfig, check_training_seeds
 from crkd_core.runtime.checkpoint import save_checkpoint
 from crkd_core.runtime.detector import Detector
-from crkd_core.training.loop import RESUME_FILE, TrainingOptions, train
+from crkd_core.training.loop import RESUME_FILE, TrainingOptions, steps_done, train
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -61,7 +61,7 @@ def arguments() -> argparse.Namespace:
         "--no-augment", action="store_true", help="no augmentation; samples are kept in memory (small sets)"
     )
     test = parser.add_argument_group("evaluation when done")
-    test.add_argument("--evaluate-scenes", nargs="*", help="scenes of --dataroot to detect and score")
+    test.add_argument("--evaluate-scenes", nargs="*", help="scenes of --dataroot to detect and score (named none: all)")
     test.add_argument("--evaluate-root", type=Path, help="another data set (default: --dataroot)")
     work = parser.add_argument_group("how to run")
     work.add_argument("--seed", type=int, default=0)
@@ -89,6 +89,8 @@ def main() -> int:
             "expected --synthscenes and --workers of 0 or more, --frames-per-drive of 1 or more, --image-width of 64 "
             f"or more; got {args.synthscenes}, {args.workers}, {args.frames_per_drive}, {args.image_width}"
         )
+    if args.evaluate_scenes is not None and not (args.evaluate_root or args.dataroot):
+        raise UserError("--evaluate-scenes: of which data set? name it with --evaluate-root DIR")
     if (args.out / RESUME_FILE).exists() and not args.resume:
         raise UserError(f"{args.out}: holds a run already; add --resume to go on, or choose another --out")
     if args.dry_run:
@@ -116,9 +118,10 @@ def main() -> int:
     started = time.time()
     model = train(recipe, TrainingSet(frames, recipe, seed=args.seed, augment=not args.no_augment), options)
     provenance["minutes"] = round((time.time() - started) / 60, 2)
+    provenance["steps"] = steps_done(args.out)
     folder = save_checkpoint(args.out / "model", model, recipe, provenance=provenance, half=args.half)
     print(f"checkpoint: {folder}")
-    if args.evaluate_scenes:
+    if args.evaluate_scenes is not None:
         metrics = evaluated(args, Detector(folder), recipe)
         if metrics is not None:
             save_checkpoint(folder, model, recipe, metrics=metrics, provenance=provenance, half=args.half)
@@ -190,7 +193,7 @@ def evaluated(args: argparse.Namespace, detector: Detector, recipe: Recipe) -> d
     from crkd_core.training.submission import used_sensors, write_submission
 
     root = args.evaluate_root or args.dataroot
-    frames = nuscenes_frames(root, args.version, args.evaluate_scenes, recipe)
+    frames = nuscenes_frames(root, args.version, args.evaluate_scenes or None, recipe)
     results = detect_samples(detector, frames, progress=not args.no_progress)
     if any(results.values()):  # the official format wants at least one box
         write_submission(args.out / "results.json", results, tokens=list(results), **used_sensors(recipe))

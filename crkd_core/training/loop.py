@@ -156,7 +156,7 @@ def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> Fus
         raise TrainingError("training set: no sample; check the data root and split")
     lightning.seed_everything(options.seed, workers=True, verbose=False)
     last = options.out / RESUME_FILE
-    done = _resumed_step(last) if options.resume else 0
+    done = steps_done(options.out) if options.resume else 0
     module = DetectionTraining(recipe, log_every=options.log_every)
     if options.pretrained is not None and not options.resume:
         if module.model.camera is None:
@@ -186,7 +186,13 @@ def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> Fus
     return module.model.cpu().eval()
 
 
-def _resumed_step(last: Path) -> int:
+def steps_done(out: Path) -> int:
+    """How many steps the run in a folder has behind it.
+
+    Raises:
+        TrainingError: there is no resume state.
+    """
+    last = out / RESUME_FILE
     if not last.is_file():
         raise TrainingError(f"resume: {last} not found; start without --resume, or name the folder of the run")
     return int(torch.load(last, map_location="cpu", weights_only=True)["global_step"])

@@ -85,7 +85,7 @@ def test_the_page_holds_every_run_by_group_and_class(call: Callable[..., int], r
         assert nds_b < nds_a
     objects = [int(cells(page, group)[2]) for group in ("all", "0-20 m", "20-35 m", "35-50 m")]
     assert objects[0] == sum(objects[1:])
-    assert "`train whole` (6 steps; seed 7, synthscenes abc)" in page
+    assert "- A: `train whole` (seed 7, synthscenes abc)" in page
     picture = cv2.imread(str(tmp_path / "sensors.png"))
     assert picture is not None
     assert (tmp_path / "sensors.png").stat().st_size < 150_000

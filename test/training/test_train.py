@@ -65,11 +65,11 @@ def test_a_run_leaves_a_checkpoint_its_score_and_what_ran_and_the_checkpoint_sco
     pytest.importorskip("nuscenes")
     out = tmp_path / "run"
     data = ["--dataroot", dataroot, "--version", "v1.0-mini"]
-    assert call(recipe, *data, "--out", out, "--evaluate-scenes", SCENE) == 0
+    assert call(recipe, *data, "--out", out, "--evaluate-scenes") == 0
     assert "micro: 2 samples, 2 steps of 1" in capsys.readouterr().out
     _, checkpoint = load_checkpoint(out / "model", expected_recipe="micro")
     assert set(checkpoint.metrics) == {"mAP", "NDS"}
-    assert checkpoint.provenance["seed"] == 0
+    assert (checkpoint.provenance["seed"], checkpoint.provenance["steps"]) == (0, 2)
     assert "train.py" in checkpoint.provenance["command"]
     assert set(json.loads((out / "run.json").read_text())["recipe"]) == set(recipe_to_dict(checkpoint.recipe))
     assert len(json.loads((out / "results.json").read_text())) == 2
@@ -120,6 +120,7 @@ def test_a_detector_of_radars_alone_trains_on_simulated_drives_and_names_the_sim
     [
         (["--synthscenes", "1", "--dataroot", "/nowhere"], "name either --dataroot DIR or --synthscenes N"),
         ([], "name either --dataroot DIR or --synthscenes N"),
+        (["--synthscenes", "1", "--evaluate-scenes"], "name it with --evaluate-root"),
         (["--synthscenes", "9001"], "seed 9000: expected one to train on, 0 to 8999"),
         (["--dataroot", "/nowhere"], "data root /nowhere: no such folder"),
         (["--synthscenes", "1", "--set", "train.speed=9"], "--set train.speed=9: expected KEY=VALUE with a key of"),
