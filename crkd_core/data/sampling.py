@@ -137,8 +137,15 @@ class StepSampler(Sampler[Position]):
         return self._length
 
     def __iter__(self) -> Iterator[Position]:
+        return self._at(self._positions)
+
+    def following(self, start: int, count: int) -> list[Position]:
+        """The next ``count`` positions of all processes from ``start`` on."""
+        return list(self._at(range(start, min(start + count, self._positions.stop))))
+
+    def _at(self, positions: range) -> Iterator[Position]:
         indices, repeats, shown = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), -1
-        for position in self._positions:
+        for position in positions:
             epoch, place = divmod(position, len(self._order))
             if epoch != shown:
                 indices, shown = self._order.indices(epoch), epoch

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,10 +24,12 @@ from crkd_core.cli import UserError
 from crkd_core.config import Recipe
 from crkd_core.data.dataset import TrainingBatch, TrainingSet, collate_training
 from crkd_core.data.sampling import StepSampler
+from crkd_core.distillation.distiller import Distiller
 from crkd_core.models.center_loss import center_loss
 from crkd_core.models.center_targets import center_targets
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.pretrained import load_pretrained
+from crkd_core.training.damage import DamagedSamples, lost_process
 from crkd_core.training.schedule import learning_rate_factor, optimizer
 
 logger = logging.getLogger(__name__)
@@ -73,13 +76,25 @@ class TrainingOptions:
 
 
 class DetectionTraining(lightning.LightningModule):
-    """Forward, targets, loss and optimiser of a camera+radar detector."""
+    """Forward, targets, losses and optimiser of a detector, which may learn from a teacher as well.
 
-    def __init__(self, recipe: Recipe, *, log_every: int) -> None:
+    Attributes:
+        model: what is trained.
+        adapters: trained beside it for relation distillation; not part of the detector.
+    """
+
+    def __init__(self, recipe: Recipe, *, log_every: int, distiller: Distiller | None = None) -> None:
         super().__init__()
         self.recipe = recipe
         self.log_every = log_every
         self.model = FusionDetector(recipe)
+        self.adapters = distiller.adapters() if distiller is not None else None
+        self._distiller = distiller
+
+    def on_fit_start(self) -> None:
+        """The teacher is no part of this module, so it is moved by hand."""
+        if self._distiller is not None:
+            self._distiller.teacher.to(self.device)
 
     def training_step(self, batch: TrainingBatch, _batch_index: int) -> torch.Tensor:
         """The summed loss of one batch.
@@ -87,14 +102,23 @@ class DetectionTraining(lightning.LightningModule):
         Raises:
             TrainingError: a loss that is not finite; names the loss, the step and the samples.
         """
-        output = self.model(batch.inputs)
-        head = self.recipe.model.head
-        targets = center_targets(batch.boxes, batch.labels, self.recipe)
-        losses = center_loss(output.tasks, targets, head)
+        losses = self.losses(batch)
         total = torch.stack(list(losses.values())).sum()
         if self.global_step % self.log_every == 0:
             self._report(losses, total, batch)
         return total
+
+    def losses(self, batch: TrainingBatch) -> dict[str, torch.Tensor]:
+        """Every weighted loss of a batch, ``detection/...`` and ``distillation/...``; their plain sum is minimised."""
+        output = self.model(batch.inputs)
+        targets = center_targets(batch.boxes, batch.labels, self.recipe)
+        detection = center_loss(output.tasks, targets, self.recipe.model.head)
+        losses = {f"detection/{name}": loss for name, loss in detection.items()}
+        if self._distiller is not None:
+            taught = self._distiller.taught(batch.inputs)
+            distilled = self._distiller.losses(output, taught, batch.boxes, self.adapters)
+            losses |= {f"distillation/{name}": loss for name, loss in distilled.items()}
+        return losses
 
     def _report(self, losses: dict[str, torch.Tensor], total: torch.Tensor, batch: TrainingBatch) -> None:
         # Reading a loss waits for the GPU, hence not at every step; a NaN stays a NaN, so none is missed.
@@ -105,13 +129,13 @@ class DetectionTraining(lightning.LightningModule):
                 "lower the learning rate or use bf16"
             )
         self.log("loss", total.detach(), prog_bar=True)
-        heatmap = sum(float(loss.detach()) for name, loss in losses.items() if "heatmap" in name)
-        self.log("heatmap", heatmap, prog_bar=True)
+        for name, value in summed(losses).items():
+            self.log(name, value, prog_bar=name == "detection/heatmap")
         self.log("lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
 
     def configure_optimizers(self) -> Any:
         """AdamW with a schedule by step."""
-        adamw = optimizer(self.model, self.recipe.train)
+        adamw = optimizer(self.model, self.recipe.train, beside=self.adapters)
         schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: learning_rate_factor(step, self.recipe.train))
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -145,11 +169,25 @@ class ResumeState(Callback):
             partial.replace(self._path)
 
 
-def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> FusionDetector:
-    """Train from scratch, or resume; returns the model on the CPU in eval mode (averaged weights if the recipe asks).
+def train(
+    recipe: Recipe,
+    samples: TrainingSet,
+    options: TrainingOptions,
+    *,
+    distiller: Distiller | None = None,
+    start: Mapping[str, torch.Tensor] | None = None,
+) -> FusionDetector:
+    """Train, or resume; returns the model on the CPU in eval mode (averaged weights if the recipe asks).
+
+    Args:
+        recipe: what to train and how.
+        samples: with the LiDAR of the teacher, if there is one.
+        options: where and how to run.
+        distiller: a teacher to learn from as well.
+        start: weights to start from, by their names in the detector; what is not among them starts fresh.
 
     Raises:
-        TrainingError: nothing to resume, no sample, a loss that is not finite.
+        TrainingError: nothing to resume, no sample, starting weights that do not fit, a loss that is not finite.
         PretrainedError: pretrained weights that do not fit.
     """
     if len(samples) == 0:
@@ -157,7 +195,9 @@ def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> Fus
     lightning.seed_everything(options.seed, workers=True, verbose=False)
     last = options.out / RESUME_FILE
     done = steps_done(options.out) if options.resume else 0
-    module = DetectionTraining(recipe, log_every=options.log_every)
+    module = DetectionTraining(recipe, log_every=options.log_every, distiller=distiller)
+    if start is not None and not options.resume:
+        _start_from(module.model, start)
     if options.pretrained is not None and not options.resume:
         if module.model.camera is None:
             raise TrainingError(f"recipe {recipe.name}: has no camera branch that {options.pretrained} could start")
@@ -170,7 +210,7 @@ def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> Fus
         max_time=timedelta(minutes=options.max_minutes) if options.max_minutes else None,
         precision=options.precision,  # type: ignore[arg-type]
         gradient_clip_val=recipe.train.gradient_clip,
-        callbacks=_callbacks(recipe, options),
+        callbacks=_callbacks(recipe, options, len(samples)),
         logger=_loggers(options),
         default_root_dir=options.out,
         use_distributed_sampler=False,
@@ -182,7 +222,12 @@ def train(recipe: Recipe, samples: TrainingSet, options: TrainingOptions) -> Fus
     with warnings.catch_warnings():
         # The sampler goes on where the run stopped, which Lightning cannot see.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
-        trainer.fit(module, loader, ckpt_path=last if options.resume else None, weights_only=True)
+        try:
+            trainer.fit(module, loader, ckpt_path=last if options.resume else None, weights_only=True)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(lost_process(error, loader, trainer.global_step)) from None
     return module.model.cpu().eval()
 
 
@@ -215,9 +260,11 @@ def training_loader(
     )
 
 
-def _callbacks(recipe: Recipe, options: TrainingOptions) -> list[Callback]:
+def _callbacks(recipe: Recipe, options: TrainingOptions, samples: int) -> list[Callback]:
     # The resume state comes first: at the end it is saved before averaged weights take the place of the raw ones.
     callbacks: list[Callback] = [ResumeState(options.out / RESUME_FILE, every=options.save_every)]
+    if recipe.samples.on_error == "skip":
+        callbacks.append(DamagedSamples(samples, recipe.samples.max_bad))
     if options.progress:
         callbacks.append(TQDMProgressBar(refresh_rate=20))
     if recipe.train.ema_decay > 0:
