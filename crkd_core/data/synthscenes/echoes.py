@@ -13,9 +13,9 @@ from crkd_core.data.synthscenes.world import Drive, EgoTrack, States
 from crkd_core.types import FloatArray
 
 HALF_VIEW = float(np.deg2rad(60.0))
-DIRECT, MIRRORED, DOUBLE, SIDELOBE, FALSE, RAIN = range(6)
-"""How an echo came about: straight; by a wall on the way out and back; twice between target and own vehicle; in a side
-lobe of the antenna, and so at a wrong bearing; of noise; of rain drops."""
+DIRECT, MIRRORED, DOUBLE, ALIASED, FALSE, RAIN = range(6)
+"""How an echo came about: straight; by a wall on the way out and back; twice between target and own vehicle; taken for
+another bearing by the antenna; of noise; of rain."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class View:
         sweep, body: (V,) int64.
         xy: (V, 2) m; yaw: (V,) rad; velocity: (V, 2) over ground, m/s.
         own: (K, 2) each sensor's velocity over ground.
+        origin, heading: (K, 2) m, (K,) rad, each sensor in the world.
     """
 
     sweep: NDArray[np.int64]
@@ -34,6 +35,25 @@ class View:
     yaw: FloatArray
     velocity: FloatArray
     own: FloatArray
+    origin: FloatArray
+    heading: FloatArray
+
+
+@dataclass(frozen=True)
+class Targets:
+    """P reflectors as K sweeps meet them.
+
+    Attributes:
+        sweep: (P,) int64, ordered; body: (P,) int64, -1 for what is no body.
+        points: (P, 2) sensor axes, m; velocity: (P, 2) over ground, sensor axes, m/s.
+        rcs: (P,) mean radar cross-section, dBsm.
+    """
+
+    sweep: NDArray[np.int64]
+    body: NDArray[np.int64]
+    points: FloatArray
+    velocity: FloatArray
+    rcs: FloatArray
 
 
 @dataclass(frozen=True)
@@ -45,7 +65,8 @@ class Echoes:
         body: (P,) int64, what reflected; -1 for the ground, rain and noise.
         points: (P, 2) apparent place, sensor axes, m.
         velocity: (P, 2) apparent velocity over ground, sensor axes, m/s.
-        level: (P,) received power over noise, dB.
+        level: (P,) received power over noise, dB; unit: (P,) what 0 dBsm at that place would give. Their difference is
+            the radar cross-section that the sensor concludes; it knows of no rain, dirt or detour.
         cause: (P,) int64, ``DIRECT``, ``MIRRORED`` and so on.
     """
 
@@ -54,6 +75,7 @@ class Echoes:
     points: FloatArray
     velocity: FloatArray
     level: FloatArray
+    unit: FloatArray
     cause: NDArray[np.int64]
 
     def picked(self, pick: NDArray[np.bool_] | NDArray[np.int64]) -> Echoes:
@@ -63,6 +85,11 @@ class Echoes:
     def joined(self, *others: Echoes) -> Echoes:
         """All of them, one list after the other: no longer ordered by sweep."""
         return Echoes(*(np.concatenate([getattr(e, f.name) for e in (self, *others)]) for f in fields(self)))
+
+
+def polar(points: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Distance, m, and bearing, rad, of points (P, 2)."""
+    return np.hypot(points[:, 0], points[:, 1]), np.arctan2(points[:, 1], points[:, 0])
 
 
 @dataclass(frozen=True)
@@ -104,7 +131,8 @@ def view(drive: Drive, scans: Sequence[tuple[RadarMount, int]], track: EgoTrack,
     lever = turned(np.array([mount.translation[:2] for mount, _ in scans]), track.heading)
     heading = track.heading + np.deg2rad([mount.yaw_deg for mount, _ in scans])
     own = track.velocity + track.yaw_rate[:, None] * np.stack([-lever[:, 1], lever[:, 0]], axis=1)
-    xy = turned(states.xy - (track.xy + lever)[:, None], -heading[:, None])
+    origin = track.xy + lever
+    xy = turned(states.xy - origin[:, None], -heading[:, None])
     radius, reach = drive.radii, drive.config.radar_range + drive.radii
     sweep, body = np.nonzero((xy[..., 0] > -radius) & ((xy**2).sum(axis=2) < reach**2))
     xy = xy[sweep, body]
@@ -118,6 +146,8 @@ def view(drive: Drive, scans: Sequence[tuple[RadarMount, int]], track: EgoTrack,
         yaw=states.yaw[sweep, body] - heading[sweep],
         velocity=turned(states.velocity[sweep, body], -heading[sweep]),
         own=turned(own, -heading),
+        origin=origin,
+        heading=heading,
     )
 
 

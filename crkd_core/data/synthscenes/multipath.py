@@ -1,4 +1,4 @@
-"""Echoes that do not come straight: mirror images behind walls, double bounces, side lobes.
+"""Echoes that do not come straight: mirror images behind walls, double bounces, ambiguous bearings.
 
 What such ghosts look like in automotive radar is described by Kraus, Scheiner, Ritter and Dietmayer, "Using Machine
 Learning to Detect Ghost Images in Automotive Radar", ITSC 2020.
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crkd_core.data.synthscenes.echoes import DOUBLE, MIRRORED, SIDELOBE, Draws, Echoes, View, pairs, turned
-from crkd_core.data.synthscenes.link import FAR_BEAM, THRESHOLD, Link, concluded_rcs, polar, received
+from crkd_core.data.synthscenes.echoes import ALIASED, DOUBLE, MIRRORED, Draws, Echoes, View, pairs, polar, turned
+from crkd_core.data.synthscenes.link import FAR_BEAM, LEAST_RCS, THRESHOLD, Link, received, reportable, unit_signal
 from crkd_core.types import FloatArray
 
 _FARTHEST = 40.0  # m; walls farther away mirror nothing
 _NARROWEST = 3.0  # m; narrower sides are no mirrors
 _OWN_RCS = 10.0  # dBsm; the own vehicle's front, seen from outside
-_SIDELOBE_LOSS = 26.5  # dB, out and back: the first side lobe of a uniformly fed antenna is 13.26 dB down
-_SIDELOBE_SPREAD = float(np.deg2rad(3.0))  # ghosts by side lobes seem to be just outside the far beam
+_ALIASED_SHARE, _ALIASED_LOSS = 0.15, 3.0  # of echoes beside the far beam, dB
+_ALIASED_SPREAD = float(np.deg2rad(3.0))  # they seem to be just outside the far beam
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def mirrored(echoes: Echoes, walls: Mirrors, link: Link, draws: Draws) -> tuple[
     reflected, and with twice the wall's own velocity along its normal.
 
     Args:
-        echoes: straight echoes, ordered by sweep.
+        echoes: straight echoes, ordered by sweep; only those of bodies are followed.
         walls: the mirrors.
         link: the radar equation.
         draws: random numbers.
@@ -86,7 +86,8 @@ def mirrored(echoes: Echoes, walls: Mirrors, link: Link, draws: Draws) -> tuple[
     Returns:
         Ghosts, ordered by sweep; where on the wall each way turns, (P, 2); and the body of that wall, (P,).
     """
-    enough = np.flatnonzero(echoes.level > THRESHOLD + 2 * walls.loss.min(initial=np.inf))
+    strong = echoes.level > THRESHOLD + 2 * walls.loss.min(initial=np.inf)
+    enough = np.flatnonzero(strong & (echoes.body >= 0))
     targets = echoes.picked(enough)
     bounds = np.searchsorted(targets.sweep, [walls.sweep, walls.sweep + 1])
     wall, target = pairs(bounds[0], bounds[1])
@@ -102,17 +103,20 @@ def mirrored(echoes: Echoes, walls: Mirrors, link: Link, draws: Draws) -> tuple[
     sweep = targets.sweep[target]
     closing = _dot(targets.velocity[target] - walls.velocity[wall], normal)
     # The target reflects another way than straight: a fluctuation of its own.
-    rcs = (targets.level - link.signal(targets.sweep, targets.points, 0.0))[target] - 2 * walls.loss[wall]
-    level = received(link.signal(sweep, image, rcs), draws.uniform(sweep, 1)[:, 0])
+    lost = link.signal(targets.sweep, targets.points, np.zeros(len(enough)), targets.unit)
+    rcs = (targets.level - lost)[target] - 2 * walls.loss[wall]
+    unit = unit_signal(image)
+    level = received(link.signal(sweep, image, rcs, unit), draws.uniform(sweep, 1)[:, 0])
     ghosts = Echoes(
         sweep=sweep,
         body=targets.body[target],
         points=image,
         velocity=targets.velocity[target] - 2 * closing[:, None] * normal,
         level=level,
+        unit=unit,
         cause=np.full(len(sweep), MIRRORED),
     )
-    noticed = np.flatnonzero(level > THRESHOLD)
+    noticed = np.flatnonzero((level > THRESHOLD) & (level - unit > LEAST_RCS))
     return ghosts.picked(noticed), turn[noticed], walls.body[wall[noticed]]
 
 
@@ -123,7 +127,7 @@ def double_bounced(echoes: Echoes, own: FloatArray, draws: Draws) -> Echoes:
     (4 pi)^2 r^4, by the radar equation applied twice.
     """
     distance, _ = polar(echoes.points)
-    rcs = concluded_rcs(echoes.points, echoes.level)
+    rcs = echoes.level - echoes.unit
     ratio = rcs + _OWN_RCS - 20 * np.log10(4 * np.pi) - 40 * np.log10(np.maximum(distance, 1.0))
     level = received(echoes.level + ratio, draws.uniform(echoes.sweep, 1)[:, 0])
     ghosts = Echoes(
@@ -132,32 +136,37 @@ def double_bounced(echoes: Echoes, own: FloatArray, draws: Draws) -> Echoes:
         points=2 * echoes.points,
         velocity=2 * echoes.velocity - own[echoes.sweep],
         level=level,
+        unit=unit_signal(2 * echoes.points),
         cause=np.full(len(level), DOUBLE),
     )
-    return ghosts.picked(np.flatnonzero(level > THRESHOLD))
+    return reportable(ghosts)
 
 
-def sidelobes(echoes: Echoes, own: FloatArray, draws: Draws) -> Echoes:
-    """Strong echoes from the side that the far beam takes for its own: at the right range and a wrong bearing.
+def aliased(echoes: Echoes, own: FloatArray, draws: Draws) -> Echoes:
+    """Echoes from the side that the far beam takes for its own: at the right range and a wrong bearing.
 
-    Their Doppler is right, but what is compensated is the own motion along the wrong bearing.
+    Their Doppler is right, but what is compensated is the own motion along the wrong bearing. In nuScenes' files one
+    return in twelve is of this kind (``invalid_state`` 7), nearly all at 9 to 12 degrees and with a speed that follows
+    the vehicle's own.
     """
     distance, bearing = polar(echoes.points)
     u = draws.uniform(echoes.sweep, 2)
-    level = received(echoes.level - _SIDELOBE_LOSS, u[:, 0])
-    seeming = np.sign(bearing) * (FAR_BEAM + _SIDELOBE_SPREAD * u[:, 1])
+    pick = np.flatnonzero((np.abs(bearing) > FAR_BEAM + _ALIASED_SPREAD) & (u[:, 0] < _ALIASED_SHARE))
+    source, seeming = echoes.picked(pick), np.sign(bearing[pick]) * (FAR_BEAM + _ALIASED_SPREAD * u[pick, 1])
     sight = np.stack([np.cos(seeming), np.sin(seeming)], axis=1)
-    relative = _dot(echoes.velocity - own[echoes.sweep], echoes.points) / np.maximum(distance, 1e-6)
-    ghosts = Echoes(
-        sweep=echoes.sweep,
-        body=echoes.body,
-        points=distance[:, None] * sight,
-        velocity=own[echoes.sweep] + relative[:, None] * sight,
-        level=level,
-        cause=np.full(len(level), SIDELOBE),
+    relative = _dot(source.velocity - own[source.sweep], source.points) / np.maximum(distance[pick], 1e-6)
+    points = distance[pick, None] * sight
+    return reportable(
+        Echoes(
+            sweep=source.sweep,
+            body=source.body,
+            points=points,
+            velocity=own[source.sweep] + relative[:, None] * sight,
+            level=source.level - _ALIASED_LOSS,
+            unit=unit_signal(points),
+            cause=np.full(len(pick), ALIASED),
+        )
     )
-    aside = np.abs(bearing) > FAR_BEAM + _SIDELOBE_SPREAD
-    return ghosts.picked(np.flatnonzero((level > THRESHOLD) & aside))
 
 
 def _dot(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -9,26 +9,21 @@ equation (``link.py``), a fluctuation, what stands in the way (``shadows.py``), 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from crkd_core.data.synthscenes.clutter import false_alarms, rain_echoes, small_targets
 from crkd_core.data.synthscenes.config import RadarMount, radar_mounting
-from crkd_core.data.synthscenes.echoes import DIRECT, FALSE, HALF_VIEW, RAIN, Draws, Echoes, View, turned, view
-from crkd_core.data.synthscenes.link import THRESHOLD, Link, ground_bounce, make_link, polar, received
-from crkd_core.data.synthscenes.multipath import double_bounced, mirrored, mirrors, sidelobes
+from crkd_core.data.synthscenes.echoes import DIRECT, HALF_VIEW, Draws, Echoes, Targets, View, polar, turned, view
+from crkd_core.data.synthscenes.link import Link, ground_bounce, make_link, received, reportable, unit_signal
+from crkd_core.data.synthscenes.multipath import aliased, double_bounced, mirrored, mirrors
 from crkd_core.data.synthscenes.report import reports
-from crkd_core.data.synthscenes.shadows import shadow_loss
+from crkd_core.data.synthscenes.shadows import blockers, shadow_loss
 from crkd_core.data.synthscenes.world import Drive
 from crkd_core.types import FloatArray, RadarSweep
 
 _MOST = 125  # returns of one sweep at most, the strongest; so many the sensors of nuScenes report
-_GROUND = 40.0  # mean number of kerbs, gratings, stones and other small reflectors per sweep that might be noticed
-_GROUND_RCS = (-8.0, 5.0)  # dBsm, mean and spread of them
-_GROUND_RANGE = 60.0  # m, where they end
-_FALSE_ALARMS = 0.7  # mean number per sweep of echoes of nothing
-_RAIN_ECHOES = 0.06  # mean number per sweep and mm/h; they thin out within a few metres
-_RAIN_RANGE = 5.0  # m, mean
 
 
 def radar_sweep(drive: Drive, mount: RadarMount, stamp_ns: int) -> RadarSweep:
@@ -52,43 +47,41 @@ def radar_sweeps(drive: Drive, scans: Sequence[tuple[RadarMount, int]]) -> list[
     records = reports(echoes, seen.own, draws)
     order = np.lexsort((np.hypot(records["x"], records["y"]), echoes.sweep))
     bounds = np.searchsorted(echoes.sweep, np.arange(len(scans) + 1))
+    mounting = {mount.name: radar_mounting(mount) for mount in drive.config.radars}
     out = []
     for k, (mount, stamp) in enumerate(scans):
         points = records[order[bounds[k] : bounds[k + 1]]]
         points["id"] = np.arange(len(points))
-        out.append(RadarSweep(points, radar_mounting(mount), track.pose(k), stamp))
+        out.append(RadarSweep(points, mounting[mount.name], track.pose(k), stamp))
     return out
 
 
 def _all_echoes(drive: Drive, seen: View, link: Link, draws: Draws) -> Echoes:
     """Everything above the threshold, in no order."""
     nature, sizes = drive.reflection, drive.sizes
-    sweep, body, points, rcs, velocity = _scattering_centres(drive, seen, draws)
-    straight = _echoes(sweep, body, points, rcs, velocity, link, draws)
-    hidden = shadow_loss(seen, sizes, nature.shadow, sweep=straight.sweep, points=straight.points, body=straight.body)
+    straight = _echoes(_scattering_centres(drive, seen, draws), link, draws)
+    straight = straight.joined(_echoes(small_targets(drive, seen), link, draws))
+    straight = straight.picked(np.argsort(straight.sweep, kind="stable"))
+    boxes = blockers(seen, sizes, nature.shadow)
+    hidden = shadow_loss(boxes, sweep=straight.sweep, points=straight.points, body=straight.body)
     straight = _weakened(straight, hidden)
     ghosts, turn, wall = mirrored(straight, mirrors(seen, sizes, nature.mirror), link, draws)
-    hidden = shadow_loss(seen, sizes, nature.shadow, sweep=ghosts.sweep, points=turn, body=wall)
+    hidden = shadow_loss(boxes, sweep=ghosts.sweep, points=turn, body=wall)
     return straight.joined(
         _weakened(ghosts, hidden),
         double_bounced(straight, seen.own, draws),
-        sidelobes(straight, seen.own, draws),
-        _ground(seen, drive, link, draws),
-        _rain(drive.conditions.rain, link, draws),
-        _false_alarms(drive.config.radar_range, draws),
+        aliased(straight, seen.own, draws),
+        rain_echoes(drive.conditions.rain, link, draws),
+        false_alarms(drive.config.radar_range, draws),
     )
 
 
 def _weakened(echoes: Echoes, loss: FloatArray) -> Echoes:
-    level = echoes.level - loss
-    weaker = Echoes(echoes.sweep, echoes.body, echoes.points, echoes.velocity, level, echoes.cause)
-    return weaker.picked(np.flatnonzero(level > THRESHOLD))
+    return reportable(replace(echoes, level=echoes.level - loss))
 
 
-def _scattering_centres(
-    drive: Drive, seen: View, draws: Draws
-) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
-    """Where bodies reflect: sweep (P,), body (P,), place (P, 2), mean cross-section (P,) dBsm, velocity (P, 2).
+def _scattering_centres(drive: Drive, seen: View, draws: Draws) -> Targets:
+    """Where bodies reflect.
 
     A centre lies on or a little behind a face that looks at the sensor, anew in every sweep: at 4 mm wavelength another
     part of the body shines after the smallest motion.
@@ -108,67 +101,24 @@ def _scattering_centres(
     inward = np.maximum(half + 0.12 * np.log(1 - u[:, 2:3]), 0) * np.sign(viewer[row])
     along = (2 * u[:, 1:2] - 1) * 0.95 * half
     local = np.where(np.stack([on_x_face, ~on_x_face], axis=1), inward, along)
-    return sweep, body, turned(local, seen.yaw[row]) + seen.xy[row], rcs[row], seen.velocity[row]
+    points = turned(local, seen.yaw[row]) + seen.xy[row]
+    near = 10 * np.log10(1 + nature.far_field[body] ** 2 / np.maximum((points**2).sum(axis=1), 1.0))
+    return Targets(sweep, body, points, seen.velocity[row], rcs[row] - near)
 
 
-def _echoes(
-    sweep: NDArray[np.int64], body: NDArray[np.int64], points: FloatArray, rcs: FloatArray, velocity: FloatArray,
-    link: Link, draws: Draws,
-) -> Echoes:  # fmt: skip
-    """What of reflectors is noticed where nothing hides them."""
-    u = draws.uniform(sweep, 2)
-    level = received(link.signal(sweep, points, rcs) + ground_bounce(u[:, 0]), u[:, 1])
-    noticed = np.flatnonzero(level > THRESHOLD)
-    echoes = Echoes(sweep, body, points, velocity, level, np.full(len(sweep), DIRECT))
-    return echoes.picked(noticed)
-
-
-def _ground(seen: View, drive: Drive, link: Link, draws: Draws) -> Echoes:
-    """Small things at rest on the ground, evenly over the area."""
-    sweep = draws.poisson(_GROUND)
-    u = draws.uniform(sweep, 2)
-    points = _placed(_GROUND_RANGE * np.sqrt(u[:, 0]), u[:, 1])
-    mean, spread = _GROUND_RCS
-    rcs = mean + spread * draws.normal(sweep, 1)[:, 0]
-    nobody = np.full(len(sweep), -1)
-    echoes = _echoes(sweep, nobody, points, rcs, np.zeros_like(points), link, draws)
-    shadow = drive.reflection.shadow
-    hidden = shadow_loss(seen, drive.sizes, shadow, sweep=echoes.sweep, points=echoes.points, body=echoes.body)
-    return _weakened(echoes, hidden)
-
-
-def _rain(rain: float, link: Link, draws: Draws) -> Echoes:
-    """Drops near the sensor: weak, falling, blown."""
-    sweep = draws.poisson(_RAIN_ECHOES * rain)
-    u = draws.uniform(sweep, 2)
-    points = _placed(-_RAIN_RANGE * np.log1p(-u[:, 0]), u[:, 1])
-    velocity = 1.5 * draws.normal(sweep, 2)
-    covered = link.signal(sweep, points, 0.0) - Link(0.0, np.zeros_like(link.blocked)).signal(sweep, points, 0.0)
-    level = THRESHOLD + 1.0 + covered
-    echoes = Echoes(sweep, np.full(len(sweep), -1), points, velocity, level, np.full(len(sweep), RAIN))
-    return echoes.picked(np.flatnonzero(level > THRESHOLD))
-
-
-def _false_alarms(longest: float, draws: Draws) -> Echoes:
-    """Noise that passes the threshold: anywhere, at any speed."""
-    sweep = draws.poisson(_FALSE_ALARMS)
-    u = draws.uniform(sweep, 3)
-    points, nobody = _placed(longest * u[:, 0], u[:, 1]), np.full(len(sweep), -1)
-    sight = points / np.maximum(np.hypot(points[:, 0], points[:, 1]), 1e-6)[:, None]
-    velocity = 30.0 * (2 * u[:, 2:] - 1) * sight
-    return Echoes(sweep, nobody, points, velocity, np.full(len(sweep), THRESHOLD), np.full(len(sweep), FALSE))
-
-
-def _placed(distance: FloatArray, uniform: FloatArray) -> FloatArray:
-    """(P, 2) points at distances, evenly over the view."""
-    bearing = HALF_VIEW * (2 * uniform - 1)
-    return np.stack([distance * np.cos(bearing), distance * np.sin(bearing)], axis=1)
+def _echoes(targets: Targets, link: Link, draws: Draws) -> Echoes:
+    """What of targets would be reported where nothing hides them."""
+    u, unit = draws.uniform(targets.sweep, 2), unit_signal(targets.points)
+    signal = link.signal(targets.sweep, targets.points, targets.rcs, unit) + ground_bounce(u[:, 0])
+    level, cause = received(signal, u[:, 1]), np.full(len(unit), DIRECT)
+    return reportable(Echoes(targets.sweep, targets.body, targets.points, targets.velocity, level, unit, cause))
 
 
 def _reported(echoes: Echoes, longest: float) -> Echoes:
     """Those in view and in range, of each sweep the ``_MOST`` strongest; ordered by sweep, then strength."""
     distance, bearing = polar(echoes.points)
-    echoes = echoes.picked(np.flatnonzero((np.abs(bearing) < HALF_VIEW) & (distance < longest) & (distance > 0.5)))
+    inside = (np.abs(bearing) < HALF_VIEW) & (distance < longest) & (distance > 0.5)
+    echoes = echoes.picked(np.flatnonzero(inside))
     echoes = echoes.picked(np.lexsort((-echoes.level, echoes.sweep)))
     rank = np.arange(len(echoes.sweep)) - np.searchsorted(echoes.sweep, echoes.sweep)
     return echoes.picked(np.flatnonzero(rank < _MOST))

@@ -26,6 +26,8 @@ class _Material(NamedTuple):
         centres: scattering centres of a body; ``per_metre`` of its longer side besides.
         rcs: mean radar cross-section of one centre where a face is looked at squarely, dBsm.
         corner: dB less where it is looked at over a corner.
+        far_field: m; where its flat parts are looked at from nearer, less of them shines: power is
+            r^2 / (r^2 + far_field^2) of what it would be (2 D^2 / wavelength for a plate of D = 0.25 m is 32 m).
         shadow: two-way loss of what stands behind, dB; 0: hides nothing.
         mirror: loss of one reflection off a flat side, dB; infinite: no mirror.
         albedo: diffuse reflectivity at 905 nm, 0..1.
@@ -35,6 +37,7 @@ class _Material(NamedTuple):
     per_metre: float
     rcs: float
     corner: float
+    far_field: float
     shadow: float
     mirror: float
     albedo: float
@@ -42,20 +45,20 @@ class _Material(NamedTuple):
 
 _NEVER = float("inf")
 _MATERIALS = {
-    "car": _Material(3, 0.0, 6.0, 8.0, 14.0, _NEVER, 0.30),
-    "truck": _Material(3, 0.25, 11.0, 10.0, 20.0, 8.0, 0.40),
-    "construction_vehicle": _Material(3, 0.2, 9.0, 4.0, 14.0, _NEVER, 0.35),
-    "bus": _Material(3, 0.25, 11.0, 10.0, 25.0, 6.0, 0.40),
-    "trailer": _Material(2, 0.25, 11.0, 10.0, 20.0, 6.0, 0.45),
-    "barrier": _Material(1, 0.0, 1.0, 6.0, 3.0, _NEVER, 0.40),
-    "motorcycle": _Material(2, 0.0, 1.0, 4.0, 0.0, _NEVER, 0.25),
-    "bicycle": _Material(1, 0.0, -1.0, 5.0, 0.0, _NEVER, 0.20),
-    "pedestrian": _Material(1, 0.0, -5.0, 2.0, 0.0, _NEVER, 0.35),
-    "traffic_cone": _Material(1, 0.0, -10.0, 0.0, 0.0, _NEVER, 0.50),
-    "building": _Material(2, 0.25, 9.0, 8.0, 60.0, 8.0, 0.30),
-    "wall": _Material(1, 0.25, 3.0, 8.0, 40.0, 8.0, 0.30),
-    "pole": _Material(1, 0.0, 3.0, 0.0, 0.0, _NEVER, 0.30),
-    "tree": _Material(3, 0.0, -1.0, 0.0, 5.0, _NEVER, 0.30),
+    "car": _Material(2, 0.0, 8.0, 6.0, 30.0, 14.0, _NEVER, 0.30),
+    "truck": _Material(3, 0.25, 12.0, 8.0, 30.0, 20.0, 8.0, 0.40),
+    "construction_vehicle": _Material(3, 0.2, 9.0, 4.0, 30.0, 14.0, _NEVER, 0.35),
+    "bus": _Material(3, 0.6, 12.0, 8.0, 30.0, 25.0, 6.0, 0.40),
+    "trailer": _Material(2, 0.4, 12.0, 8.0, 30.0, 20.0, 6.0, 0.45),
+    "barrier": _Material(1, 0.0, 1.0, 4.0, 0.0, 3.0, _NEVER, 0.40),
+    "motorcycle": _Material(2, 0.0, 1.0, 3.0, 0.0, 0.0, _NEVER, 0.25),
+    "bicycle": _Material(1, 0.0, -1.0, 4.0, 0.0, 0.0, _NEVER, 0.20),
+    "pedestrian": _Material(1, 0.0, -2.5, 1.0, 0.0, 0.0, _NEVER, 0.35),
+    "traffic_cone": _Material(1, 0.0, -6.0, 0.0, 0.0, 0.0, _NEVER, 0.50),
+    "building": _Material(2, 0.7, 12.0, 8.0, 30.0, 60.0, 8.0, 0.30),
+    "wall": _Material(1, 0.5, 6.0, 8.0, 30.0, 40.0, 8.0, 0.30),
+    "pole": _Material(1, 0.0, 4.0, 0.0, 0.0, 0.0, _NEVER, 0.30),
+    "tree": _Material(4, 0.0, 0.0, 0.0, 0.0, 5.0, _NEVER, 0.30),
 }
 
 
@@ -66,6 +69,7 @@ class Reflection:
     Attributes:
         centres: int64, scattering centres.
         rcs: dBsm, mean of one centre seen squarely; ``corner``: dB less over a corner.
+        far_field: m; from nearer it is r^2 / (r^2 + far_field^2) of that.
         shadow: two-way loss of what a radar sees behind the body, dB.
         mirror: loss of one radar reflection off a flat side, dB; infinite where there is none.
         albedo: diffuse reflectivity at 905 nm, the same paint or cloth for a whole drive.
@@ -74,6 +78,7 @@ class Reflection:
     centres: NDArray[np.int64]
     rcs: FloatArray
     corner: FloatArray
+    far_field: FloatArray
     shadow: FloatArray
     mirror: FloatArray
     albedo: FloatArray
@@ -94,12 +99,13 @@ def reflections(seed: int, kinds: Sequence[str], sizes: FloatArray) -> Reflectio
     if unknown:
         raise ValueError(f"reflection.py: no material for {', '.join(unknown)}; known: {', '.join(_MATERIALS)}")
     rows = np.array([_MATERIALS[kind] for kind in kinds], dtype=np.float64).reshape(-1, len(_Material._fields))
-    centres, per_metre, rcs, corner, shadow, mirror, albedo = rows.T
+    centres, per_metre, rcs, corner, far_field, shadow, mirror, albedo = rows.T
     shade = np.random.default_rng([seed, 102]).uniform(0.4, 1.6, len(rows))
     return Reflection(
         centres=np.rint(centres + per_metre * sizes[:, :2].max(axis=1, initial=0)).astype(np.int64),
         rcs=rcs,
         corner=corner,
+        far_field=far_field,
         shadow=shadow,
         mirror=mirror,
         albedo=albedo * shade,

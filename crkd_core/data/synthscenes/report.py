@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from crkd_core.data.synthscenes.echoes import DOUBLE, FALSE, HALF_VIEW, MIRRORED, RAIN, SIDELOBE, Draws, Echoes
-from crkd_core.data.synthscenes.link import FAR_BEAM, concluded_rcs, polar
+from crkd_core.data.synthscenes.echoes import ALIASED, DOUBLE, FALSE, HALF_VIEW, MIRRORED, RAIN, Draws, Echoes, polar
+from crkd_core.data.synthscenes.link import FAR_BEAM
 from crkd_core.types import RADAR_DTYPE, FloatArray
 
 # dyn_prop
@@ -24,7 +24,7 @@ _FALSE_ALARM_CODE = np.full(18, 3)  # pdh0 by invalid_state: 1 below 25 %, 3 bel
 _FALSE_ALARM_CODE[[_VALID, _ABOVE_95_M, _MULTI_TARGET]] = 1
 _FALSE_ALARM_CODE[list(_REJECTED)] = 6
 _GHOSTS_FOUND = 0.3  # share of multipath ghosts that the sensor's own filter recognises
-_RCS_STEP, _RCS_LOWEST = 0.5, -5.0  # dBsm
+_RCS_STEP = 0.5  # dBsm
 _RANGE_NOISE, _DOPPLER_NOISE = 0.12, 0.08  # m, m/s
 
 
@@ -44,7 +44,7 @@ def reports(echoes: Echoes, own: FloatArray, draws: Draws) -> NDArray[np.void]:
     sight = np.stack([np.cos(bearing), np.sin(bearing)], axis=1)
     radial = (echoes.velocity * sight).sum(axis=1) + _DOPPLER_NOISE * g[:, 2]
     relative = radial - (own[echoes.sweep] * sight).sum(axis=1)
-    rcs = np.maximum(np.rint(concluded_rcs(echoes.points, echoes.level) / _RCS_STEP) * _RCS_STEP, _RCS_LOWEST)
+    rcs = np.rint((echoes.level - echoes.unit) / _RCS_STEP) * _RCS_STEP
     state = _invalid_state(echoes, rcs, u[:, 0])
     records = np.zeros(len(u), dtype=RADAR_DTYPE)
     records["x"], records["y"] = (distance[:, None] * sight).T
@@ -61,12 +61,12 @@ def reports(echoes: Echoes, own: FloatArray, draws: Draws) -> NDArray[np.void]:
     records["ambig_state"] = np.where(rejected, 0, np.where(ambiguous, np.where(u[:, 3] < 0.72, 1, 2), 3))
     # Codes of the sensor's own accuracy estimates, coarser with range.
     blank = state == _OUT_OF_VIEW
-    for name, least, spread, column in (("x_rms", 19, 180.0, 4), ("y_rms", 19, 100.0, 5), ("vx_rms", 16, 250.0, 6)):
-        coarse = np.clip(0.1 + distance / spread, 0.1, 0.97)
-        steps = np.floor(np.log(np.maximum(u[:, column], 1e-9)) / np.log(0.45 * coarse + 0.1 * coarse**4))
-        records[name] = np.where(
-            blank, 0, least + np.minimum(np.where(u[:, column] < coarse, np.maximum(steps, 1), 0), 4)
-        )
+    coarse = {"x_rms": (19, 0.1 + distance / 120, 0.45), "y_rms": (19, 0.05 + distance / 80, 0.45)}
+    coarse["vx_rms"] = (16, np.full_like(distance, 0.34), 0.25)
+    for column, (name, (least, chance, further)) in enumerate(coarse.items(), start=4):
+        relative = np.maximum(u[:, column], 1e-9) / np.minimum(chance, 0.97)
+        steps = 1 + np.floor(np.log(relative) / np.log(further))
+        records[name] = np.where(blank, 0, least + np.clip(steps, 0, 4))
     records["vy_rms"] = np.where(blank, 0, 3)
     return records
 
@@ -94,7 +94,7 @@ def _invalid_state(echoes: Echoes, rcs: FloatArray, u: FloatArray) -> NDArray[np
     weak = np.select([distance > 40, distance > 20], [0.7, 0.35], 0.02)
     return np.select(
         [
-            echoes.cause == SIDELOBE,
+            echoes.cause == ALIASED,
             ghost & (u < _GHOSTS_FOUND),
             stray & (bearing < FAR_BEAM) & (distance < 50),
             (rcs < 0) & (u < weak) | stray,
@@ -114,7 +114,7 @@ def _invalid_state(echoes: Echoes, rcs: FloatArray, u: FloatArray) -> NDArray[np
 
 def _to_stronger(echoes: Echoes) -> FloatArray:
     """(P,) m from each straight echo to the strongest of the same body and sweep; infinite for that one itself."""
-    rows = np.flatnonzero((echoes.body >= 0) & (echoes.cause != SIDELOBE))
+    rows = np.flatnonzero((echoes.body >= 0) & (echoes.cause != ALIASED))
     key = (echoes.sweep * (echoes.body.max(initial=0) + 1) + echoes.body)[rows] * (MIRRORED + 1 + DOUBLE)
     key += echoes.cause[rows]
     order = np.lexsort((-echoes.level[rows], key))
