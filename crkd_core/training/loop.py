@@ -231,6 +231,28 @@ def train(
     return module.model.cpu().eval()
 
 
+def _start_from(model: FusionDetector, start: Mapping[str, torch.Tensor]) -> None:
+    """Take over what there is; what the model has besides (say, the calibration block) starts fresh."""
+    expected = model.state_dict()
+    wrong = [name for name, value in start.items() if name not in expected or expected[name].shape != value.shape]
+    if wrong:
+        raise TrainingError(
+            f"starting weights: {len(wrong)} of {len(start)} do not fit recipe '{model.recipe.name}' (first: "
+            f"{wrong[0]}); expected a checkpoint of the same sizes"
+        )
+    model.load_state_dict(start, strict=False)
+    logger.info("starting weights: %d taken over, %d fresh", len(start), len(expected.keys() - start.keys()))
+
+
+def summed(losses: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Losses by kind, those of the head's tasks added up: ``detection/heatmap/task0``, ... -> ``detection/heatmap``."""
+    sums: dict[str, float] = {}
+    for name, loss in losses.items():
+        kind = name.rpartition("/task")[0] or name
+        sums[kind] = sums.get(kind, 0.0) + float(loss.detach())
+    return sums
+
+
 def steps_done(out: Path) -> int:
     """How many steps the run in a folder has behind it.
 

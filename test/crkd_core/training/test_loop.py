@@ -49,7 +49,7 @@ def test_a_loss_that_is_not_finite_names_step_loss_and_samples(tmp_path: Path) -
     broken = copy.deepcopy(FRAMES[0])
     broken.boxes.sizes[:, 2] = 0  # ln 0
     recipe = micro_recipe()
-    with pytest.raises(TrainingError, match=r"step 0: box/task0.* not finite on samples micro-0"):
+    with pytest.raises(TrainingError, match=r"step 0: detection/box/task0.* not finite on samples micro-0"):
         train(recipe, TrainingSet([broken], recipe, augment=False), options(tmp_path))
 
 
