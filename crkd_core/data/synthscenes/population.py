@@ -27,6 +27,8 @@ _SIZES: dict[str, tuple[tuple[float, float, float], float]] = {
     "traffic_cone": ((0.42, 0.42, 0.85), 0.15),
 }
 RIDER_HEIGHT = {"motorcycle": 1.62, "bicycle": 1.72}
+LIT = ("car", "truck", "bus", "trailer", "construction_vehicle", "motorcycle")
+"""Classes with lamps of their own."""
 
 STATIC = 0
 """Motion profile of everything that does not follow traffic."""

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crkd_core.data.synthscenes.population import Actor, Block
-from crkd_core.data.synthscenes.templates import Template, actor_variant, block_variant, template
+from crkd_core.data.synthscenes.templates import Glow, Template, actor_variant, block_variant, template
 from crkd_core.types import FloatArray
 
 MAX_PARTS = 8
+_LIT_WINDOWS = 0.3  # share of a building's windows
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class BodyShapes:
         normals: (Q, 3) unit, outward.
         colours: (Q, 3) RGB 0..255, unlit.
         mark: (Q,) painted on a face (no face of its own).
+        glow: (Q,) int64 ``Glow`` of what shines where lights are on.
         body: (Q,) index of the body.
         part: (Q,) index of the part in its body.
         part_low, part_high: (N, MAX_PARTS, 3) the axis-aligned box of each part; NaN where there is none.
@@ -36,6 +38,7 @@ class BodyShapes:
     normals: FloatArray
     colours: FloatArray
     mark: NDArray[np.bool_]
+    glow: NDArray[np.int64]
     body: NDArray[np.int64]
     part: NDArray[np.int64]
     part_low: FloatArray
@@ -60,12 +63,15 @@ def build_shapes(seed: int, actors: Sequence[Actor], blocks: Sequence[Block]) ->
         pieces.append((flat, flat.corners * size, flat.tone * paint[flat.slot]))
     corners = np.concatenate([np.zeros((0, 4, 3)), *(p[1] for p in pieces)])
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0])
+    glow = np.concatenate([np.zeros(0, dtype=np.int64), *(p[0].glow for p in pieces)])
+    glow[(glow == Glow.WINDOW) & (np.random.default_rng([seed, 13]).random(len(glow)) > _LIT_WINDOWS)] = Glow.NONE
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     return BodyShapes(
         corners=corners,
         normals=normals,
         colours=np.clip(np.concatenate([np.zeros((0, 3)), *(p[2] for p in pieces)]), 0, 255),
         mark=np.concatenate([np.zeros(0, dtype=bool), *(p[0].mark for p in pieces)]),
+        glow=glow,
         body=np.repeat(np.arange(count), np.array([len(p[0].corners) for p in pieces], dtype=np.int64)),
         part=np.concatenate([np.zeros(0, dtype=np.int64), *(p[0].part for p in pieces)]),
         part_low=low,
@@ -81,6 +87,7 @@ class _Flat:
     slot: NDArray[np.int64]
     tone: FloatArray
     mark: NDArray[np.bool_]
+    glow: NDArray[np.int64]
     part: NDArray[np.int64]
     low: FloatArray
     high: FloatArray
@@ -89,7 +96,7 @@ class _Flat:
 @lru_cache(maxsize=256)
 def _flattened(key: tuple[str, ...]) -> _Flat:
     shape: Template = template(key)
-    corners, slot, tone, mark, part = [], [], [], [], []
+    corners, slot, tone, mark, glow, part = [], [], [], [], [], []
     for number, piece in enumerate(shape.parts):
         faces = _faces(piece.low, piece.high, piece.taper)
         for quad in faces.values():
@@ -97,12 +104,14 @@ def _flattened(key: tuple[str, ...]) -> _Flat:
             slot.append(piece.slot)
             tone.append(piece.tone)
             mark.append(False)
+            glow.append(Glow.NONE)
             part.append(number)
         for patch in piece.marks:
             corners.append(_on_face(faces[patch.face], patch.uv))
             slot.append(patch.slot)
             tone.append(patch.tone)
             mark.append(True)
+            glow.append(patch.glow)
             part.append(number)
     if len(shape.parts) > MAX_PARTS:
         raise ValueError(f"shape {key}: {len(shape.parts)} parts, at most {MAX_PARTS}")
@@ -111,6 +120,7 @@ def _flattened(key: tuple[str, ...]) -> _Flat:
         np.array(slot),
         np.array(tone, dtype=np.float64),
         np.array(mark),
+        np.array(glow, dtype=np.int64),
         np.array(part),
         np.array([p.low for p in shape.parts]),
         np.array([p.high for p in shape.parts]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,20 @@ FIXED, PAINT, SECOND = 0, 1, 2
 _SAME: RGB = (1.0, 1.0, 1.0)
 _BLACK, _GLASS, _WINDSHIELD = (24, 24, 26), (36, 42, 50), (78, 94, 110)
 _HEAD, _TAIL, _RUBBER, _STEEL = (250, 248, 228), (196, 22, 22), (28, 28, 30), (70, 72, 76)
+_WINDOW, _LAMP = (62, 72, 84), (226, 226, 214)
+
+
+class Glow(IntEnum):
+    """What shines at night."""
+
+    NONE = 0
+    HEAD = 1
+    TAIL = 2
+    WINDOW = 3
+    STREET = 4
+
+
+_GLOWS: dict[RGB, Glow] = {_HEAD: Glow.HEAD, _TAIL: Glow.TAIL, _WINDOW: Glow.WINDOW, _LAMP: Glow.STREET}
 
 
 class Mark(NamedTuple):
@@ -28,6 +43,7 @@ class Mark(NamedTuple):
     uv: UV
     slot: int
     tone: RGB
+    glow: Glow = Glow.NONE
 
 
 @dataclass
@@ -45,7 +61,8 @@ class Part:
         """Paint a rectangle on each of the faces named (blank-separated); on "right", u is mirrored to match "left"."""
         for face in faces.split():
             a, b = (1 - u[1], 1 - u[0]) if face == "right" else u
-            self.marks.append(Mark(face, [(a, v[0]), (b, v[0]), (b, v[1]), (a, v[1])], slot, tone))
+            quad = [(a, v[0]), (b, v[0]), (b, v[1]), (a, v[1])]
+            self.marks.append(Mark(face, quad, slot, tone, _GLOWS.get(tone, Glow.NONE)))
         return self
 
     def wheels(self, at: Sequence[float], du: float, dv: float, v: float) -> Part:
@@ -320,7 +337,7 @@ def _building(floors: str, columns: str, depth_columns: str) -> list[Part]:
         v = ((row + 0.35) / rows, (row + 0.8) / rows)
         for faces, count in (("left right", int(columns)), ("front rear", int(depth_columns))):
             for column in range(count):
-                body.mark(faces, ((column + 0.2) / count, (column + 0.8) / count), v, (62, 72, 84))
+                body.mark(faces, ((column + 0.2) / count, (column + 0.8) / count), v, _WINDOW)
     return [body]
 
 
@@ -332,7 +349,7 @@ def _wall() -> list[Part]:
 
 
 def _pole() -> list[Part]:
-    return [Part((-0.5, -0.5, 0.0), (0.5, 0.5, 1.0), PAINT)]
+    return [Part((-0.5, -0.5, 0.0), (0.5, 0.5, 1.0), PAINT).mark("front rear left right", (0, 1), (0.93, 0.99), _LAMP)]
 
 
 def _tree() -> list[Part]:

@@ -15,7 +15,6 @@ from crkd_core.data.synthscenes.config import SynthConfig
 from crkd_core.data.synthscenes.frontage import populate_frontage
 from crkd_core.data.synthscenes.ground import Ground, build_ground, crosswalk
 from crkd_core.data.synthscenes.light import Light, make_light
-from crkd_core.data.synthscenes.overlap import drop_later, overlapping_pairs
 from crkd_core.data.synthscenes.population import (
     LABEL,
     LIT,
@@ -34,6 +33,7 @@ from crkd_core.data.synthscenes.reflection import Reflection, reflections
 from crkd_core.data.synthscenes.road import Layout, Road, make_layout, make_road
 from crkd_core.data.synthscenes.shapes import BodyShapes, build_shapes
 from crkd_core.data.synthscenes.traffic import EGO, Profiles, make_profiles
+from crkd_core.geometry.overlap import drop_later, overlapping_pairs
 from crkd_core.geometry.transforms import transform, yaw_rotation
 from crkd_core.types import FloatArray
 
@@ -177,12 +177,12 @@ class Drive:
     def lights_on(self) -> NDArray[np.bool_]:
         """(N,) bodies that drive with lights on."""
         lit = [a.name in LIT and (a.manned or a.profile != STATIC) for a in self.actors]
-        return np.array(lit + [False] * len(self.blocks)) & self.light.headlights
+        return np.array(lit + [False] * len(self.blocks), dtype=bool) & self.light.headlights
 
     @cached_property
     def poles(self) -> NDArray[np.bool_]:
         """(N,) bodies that are lamp poles."""
-        return np.array([False] * len(self.actors) + [b.kind == "pole" for b in self.blocks])
+        return np.array([False] * len(self.actors) + [b.kind == "pole" for b in self.blocks], dtype=bool)
 
     @cached_property
     def scratch(self) -> dict[object, object]:
@@ -346,4 +346,3 @@ def _without_overlaps(drive: Drive) -> Drive:
     actors = tuple(drive.actors[i] for i in kept if i < n)
     blocks = tuple(drive.blocks[i - n] for i in kept if i >= n)
     return replace(drive, actors=actors, blocks=blocks, sizes=drive.sizes[kept], labels=drive.labels[kept])
-

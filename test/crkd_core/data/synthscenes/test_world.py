@@ -4,8 +4,8 @@ import pytest
 
 from crkd_core.data.synthscenes.config import SynthConfig
 from crkd_core.data.synthscenes.frames import annotated
-from crkd_core.data.synthscenes.overlap import overlapping_pairs
 from crkd_core.data.synthscenes.world import Drive, SynthError, make_drive
+from crkd_core.geometry.overlap import overlapping_pairs
 from crkd_core.types import DETECTION_CLASSES
 
 _MS = 1_000_000
