@@ -15,7 +15,14 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     steps: Count
     batch_size: Count
     """Samples per process and step."""
+    accumulate: Count = 1
+    """Batches whose gradients make one step."""
+    sync_batch_norm: bool = False
+    """Batch statistics over all processes (GPU only; the original: each its own)."""
     learning_rate: Positive = 2e-4
+    reference_batch: Count | None = None
+    """Samples per step, of all processes together, that ``learning_rate`` is meant for: it grows in proportion with
+    more. None: it is used as it is (the original)."""
     final_learning_rate_ratio: Fraction = 1e-3
     cosine_interval: Count = 1
     """Steps between two values of the cosine (the original: the steps of an epoch)."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from crkd_core.config import FeatureDistillation
 from crkd_core.geometry.grid import BevGrid
+from crkd_core.models.normaliser import mean_count
 
 
 def object_mask(boxes: Sequence[Tensor], grid: BevGrid, config: FeatureDistillation) -> Tensor:
@@ -121,7 +122,7 @@ def feature_loss(student: Tensor, teacher: Tensor, mask: Tensor, *, batch_diviso
     student, teacher = student.float(), teacher.float()
     counted = (mask & (teacher != 0).any(dim=1)).float()
     squared = 0.5 * (student - teacher).square().mean(dim=1)
-    return (squared * counted).sum() / counted.sum().clamp(min=1) / batch_divisor
+    return (squared * counted).sum() / mean_count(counted.sum(), least=1) / batch_divisor
 
 
 def _steps(values: Tensor, bounds: tuple[float, float]) -> Tensor:

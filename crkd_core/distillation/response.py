@@ -16,6 +16,7 @@ from torch import Tensor
 from crkd_core.config import ResponseDistillation
 from crkd_core.models.center_head import BOX_MAPS, TaskMaps
 from crkd_core.models.center_loss import clamped_score
+from crkd_core.models.normaliser import greatest, mean_count
 
 BOX_SCORE_STEP = 0.01
 BOX_FACTOR = 10.0
@@ -55,7 +56,7 @@ def heatmap_loss(logits: Tensor, score: Tensor, *, center_score: float) -> Tenso
     """
     p = clamped_score(logits)
     loss = F.binary_cross_entropy(p, score, reduction="none") * (p - score).square()
-    return loss.sum() / (score > center_score).sum().clamp(min=1)
+    return loss.sum() / mean_count((score > center_score).sum(), least=1)
 
 
 def box_loss(student: Tensor, teacher: Tensor, score: Tensor, *, box_score: float) -> Tensor:
@@ -69,10 +70,10 @@ def box_loss(student: Tensor, teacher: Tensor, score: Tensor, *, box_score: floa
     """
     total = score.sum(dim=1, keepdim=True)
     # The largest of box_score, box_score - 0.01, ... that some cell exceeds; found without asking the device.
-    steps = ((box_score - total.max()) / BOX_SCORE_STEP).floor().clamp(min=-1) + 1
+    steps = ((box_score - greatest(total.max())) / BOX_SCORE_STEP).floor().clamp(min=-1) + 1
     counted = (total > box_score - BOX_SCORE_STEP * steps).float()
     distance = F.smooth_l1_loss(student, teacher, reduction="none") * BOX_FACTOR * total
-    return (distance * counted).sum() / (counted.sum().clamp(min=1) * student.shape[1])
+    return (distance * counted).sum() / (mean_count(counted.sum(), least=1) * student.shape[1])
 
 
 def _codes(maps: TaskMaps) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from crkd_core.config import HeadConfig
 from crkd_core.models.center_head import BOX_MAPS, TaskMaps
 from crkd_core.models.center_targets import CODES, TaskTargets
+from crkd_core.models.normaliser import mean_count
 
 BOX_WEIGHT = 0.25
 """Weight of the box loss."""
@@ -39,7 +40,7 @@ def center_loss(tasks: Sequence[TaskMaps], targets: Sequence[TaskTargets], head:
 
 
 def heatmap_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Gaussian focal loss (alpha 2, gamma 4), summed, per centre in the batch.
+    """Gaussian focal loss (alpha 2, gamma 4), summed, per centre in the batch of all processes.
 
     Args:
         logits: (B, C, nx, ny) float32.
@@ -49,11 +50,11 @@ def heatmap_loss(logits: Tensor, target: Tensor) -> Tensor:
     center = target == 1
     positive = -torch.log(score) * (1 - score) ** 2
     negative = -torch.log(1 - score) * score**2 * (1 - target) ** 4
-    return torch.where(center, positive, negative).sum() / center.sum().clamp(min=1)
+    return torch.where(center, positive, negative).sum() / mean_count(center.sum(), least=1)
 
 
 def box_loss(maps: TaskMaps, target: TaskTargets, velocity_weight: float) -> Tensor:
-    """Weighted L1 distance of the box codes, per box in the batch; codes whose target is NaN do not count."""
+    """Weighted L1 distance of the box codes, per box in the batch of all processes; codes whose target is NaN do not count."""
     cells = target.cells[..., None]
     predicted = torch.cat(
         [
@@ -66,7 +67,7 @@ def box_loss(maps: TaskMaps, target: TaskTargets, velocity_weight: float) -> Ten
     weight[-2:] = velocity_weight
     known = target.mask[..., None] & ~target.codes.isnan()
     distance = torch.where(known, predicted - target.codes.nan_to_num(), 0.0).abs()
-    return BOX_WEIGHT * (distance * weight).sum() / (target.mask.sum() + 1e-4)
+    return BOX_WEIGHT * (distance * weight).sum() / mean_count(target.mask.sum(), plus=1e-4)
 
 
 def clamped_score(logits: Tensor) -> Tensor:

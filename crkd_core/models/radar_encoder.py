@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+import torch.distributed.nn.functional
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -101,7 +102,13 @@ class PointLayer(nn.Module):
 
 
 class WeightedBatchNorm(nn.BatchNorm1d):
-    """Batch norm in which a row counts as often as its weight says: the same as repeating rows."""
+    """Batch norm in which a row counts as often as its weight says: the same as repeating rows.
+
+    Attributes:
+        synchronised: take the statistics over all processes of a distributed run.
+    """
+
+    synchronised = False
 
     def forward(self, rows: Tensor, weights: Tensor | None) -> Tensor:  # type: ignore[override]
         """(R, C), (R,) float32 -> (R, C); the weights count in training only."""
@@ -110,14 +117,21 @@ class WeightedBatchNorm(nn.BatchNorm1d):
         if not self.training:
             return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         assert weights is not None
-        values = rows.float()
-        total = weights.sum()
-        share = (weights / total.clamp(min=1.0))[:, None]
-        mean = (values * share).sum(0)
-        variance = ((values - mean) ** 2 * share).sum(0)
+        values, column = rows.float(), weights[:, None]
+        total = self._summed(weights.sum())
+        count = total.clamp(min=1.0)
+        mean = self._summed((values * column).sum(0)) / count
+        variance = self._summed(((values - mean) ** 2 * column).sum(0)) / count
         self._track(mean.detach(), variance.detach(), total)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return ((values - mean) * scale + self.bias).to(rows.dtype)
+
+    def _summed(self, value: Tensor) -> Tensor:
+        """The sum over all processes, through which gradients flow."""
+        if not self.synchronised:
+            return value
+        everywhere: Tensor = torch.distributed.nn.functional.all_reduce(value)
+        return everywhere
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, total: Tensor) -> None:

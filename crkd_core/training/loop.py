@@ -7,6 +7,7 @@ would have read: see ``crkd_core.data.dataset``.
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from crkd_core.cli import UserError
-from crkd_core.config import Recipe
+from crkd_core.config import Recipe, TrainConfig
 from crkd_core.data.dataset import TrainingBatch, TrainingSet, collate_training
 from crkd_core.data.sampling import StepSampler
 from crkd_core.distillation.distiller import Distiller
@@ -30,6 +32,7 @@ from crkd_core.models.center_targets import center_targets
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.pretrained import load_pretrained
 from crkd_core.training.damage import DamagedSamples, lost_process
+from crkd_core.training.processes import processes, synchronise_norms
 from crkd_core.training.schedule import learning_rate_factor, optimizer
 
 logger = logging.getLogger(__name__)
@@ -83,30 +86,42 @@ class DetectionTraining(lightning.LightningModule):
         adapters: trained beside it for relation distillation; not part of the detector.
     """
 
-    def __init__(self, recipe: Recipe, *, log_every: int, distiller: Distiller | None = None) -> None:
+    def __init__(self, recipe: Recipe, options: TrainingOptions, *, distiller: Distiller | None = None) -> None:
         super().__init__()
         self.recipe = recipe
-        self.log_every = log_every
+        self.options = options
         self.model = FusionDetector(recipe)
         self.adapters = distiller.adapters() if distiller is not None else None
         self._distiller = distiller
+        self._watch = LossWatch()
+        self._freeze_unused()
 
     def on_fit_start(self) -> None:
         """The teacher is no part of this module, so it is moved by hand."""
         if self._distiller is not None:
             self._distiller.teacher.to(self.device)
 
+    def on_train_batch_start(self, _batch: TrainingBatch, batch_index: int) -> None:
+        """What a step draws at random depends on nothing that was drawn before: a resumed run draws the same."""
+        seeds = np.random.SeedSequence([self.options.seed, batch_index, self.global_rank])
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
+
     def training_step(self, batch: TrainingBatch, _batch_index: int) -> torch.Tensor:
         """The summed loss of one batch.
 
         Raises:
-            TrainingError: a loss that is not finite; names the loss, the step and the samples.
+            TrainingError: a loss of this or the last batch is not finite; names the loss, the step and the samples.
         """
         losses = self.losses(batch)
         total = torch.stack(list(losses.values())).sum()
-        if self.global_step % self.log_every == 0:
-            self._report(losses, total, batch)
+        self._watch.check(losses, step=self.global_step, tokens=batch.tokens)
+        if self.global_step % self.options.log_every == 0:
+            self._report(losses, total)
         return total
+
+    def on_train_end(self) -> None:
+        """The last batch is looked at too."""
+        self._watch.read()
 
     def losses(self, batch: TrainingBatch) -> dict[str, torch.Tensor]:
         """Every weighted loss of a batch, ``detection/...`` and ``distillation/...``; their plain sum is minimised."""
@@ -120,14 +135,7 @@ class DetectionTraining(lightning.LightningModule):
             losses |= {f"distillation/{name}": loss for name, loss in distilled.items()}
         return losses
 
-    def _report(self, losses: dict[str, torch.Tensor], total: torch.Tensor, batch: TrainingBatch) -> None:
-        # Reading a loss waits for the GPU, hence not at every step; a NaN stays a NaN, so none is missed.
-        bad = [name for name, loss in losses.items() if not torch.isfinite(loss)]
-        if bad:
-            raise TrainingError(
-                f"step {self.global_step}: {', '.join(bad)} not finite on samples {', '.join(batch.tokens)}; "
-                "lower the learning rate or use bf16"
-            )
+    def _report(self, losses: dict[str, torch.Tensor], total: torch.Tensor) -> None:
         self.log("loss", total.detach(), prog_bar=True)
         for name, value in summed(losses).items():
             self.log(name, value, prog_bar=name == "detection/heatmap")
@@ -135,9 +143,18 @@ class DetectionTraining(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with a schedule by step."""
-        adamw = optimizer(self.model, self.recipe.train, beside=self.adapters)
+        samples = samples_per_step(self.recipe.train)
+        adamw = optimizer(self.model, self.recipe.train, beside=self.adapters, samples=samples)
         schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: learning_rate_factor(step, self.recipe.train))
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _freeze_unused(self) -> None:
+        """The activation head of the radar branch learns by distillation only; idle parameters would stall DDP."""
+        if self._distiller is not None and self._distiller.config.radar.weight > 0:
+            return
+        radar = self.model.radar
+        if radar is not None and radar.activation_head is not None:
+            radar.activation_head.requires_grad_(False)
 
     def transfer_batch_to_device(
         self,
@@ -149,20 +166,62 @@ class DetectionTraining(lightning.LightningModule):
         return batch.to(device, non_blocking=True)
 
 
+class LossWatch:
+    """Notices a loss that is not finite while the GPU goes on: each step reads the losses of the one before."""
+
+    def __init__(self) -> None:
+        self._last: tuple[torch.Tensor, torch.cuda.Event | None, list[str], int, tuple[str, ...]] | None = None
+
+    def check(self, losses: dict[str, torch.Tensor], *, step: int, tokens: tuple[str, ...]) -> None:
+        """Read the last losses and remember these.
+
+        Raises:
+            TrainingError: see ``read``.
+        """
+        self.read()
+        values, copied = torch.stack([loss.detach() for loss in losses.values()]), None
+        if values.is_cuda:
+            host = torch.empty(len(values), pin_memory=True)
+            values, copied = host.copy_(values, non_blocking=True), torch.cuda.Event()
+            copied.record()
+        self._last = values, copied, list(losses), step, tokens
+
+    def read(self) -> None:
+        """Look at the last losses.
+
+        Raises:
+            TrainingError: one is not finite; names it, its step and its samples.
+        """
+        if self._last is None:
+            return
+        values, copied, names, step, tokens = self._last
+        self._last = None
+        if copied is not None:
+            copied.synchronize()
+        bad = [name for name, value in zip(names, values.tolist(), strict=True) if not math.isfinite(value)]
+        if bad:
+            raise TrainingError(
+                f"step {step}: {', '.join(bad)} not finite on samples {', '.join(tokens)}; lower the learning rate or "
+                "use bf16"
+            )
+
+
 class ResumeState(Callback):
     """Writes the resume state every so many steps and at the end; a killed run leaves the last whole one."""
 
     def __init__(self, path: Path, *, every: int) -> None:
         self._path = path
         self._every = every
+        self._saved = 0
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any) -> None:
-        """Write it when the step number is a multiple of ``every``."""
-        if trainer.global_step % self._every == 0:
+        """Write it when the step number is a multiple of ``every``, between two steps."""
+        if trainer.global_step % self._every == 0 and trainer.global_step != self._saved:
             self.on_train_end(trainer, module)
 
     def on_train_end(self, trainer: lightning.Trainer, _module: lightning.LightningModule) -> None:
         """Write it."""
+        self._saved = trainer.global_step
         partial = self._path.with_suffix(".partial")
         trainer.save_checkpoint(partial)
         if trainer.is_global_zero:
@@ -195,7 +254,7 @@ def train(
     lightning.seed_everything(options.seed, workers=True, verbose=False)
     last = options.out / RESUME_FILE
     done = steps_done(options.out) if options.resume else 0
-    module = DetectionTraining(recipe, log_every=options.log_every, distiller=distiller)
+    module = DetectionTraining(recipe, options, distiller=distiller)
     if start is not None and not options.resume:
         _start_from(module.model, start)
     if options.pretrained is not None and not options.resume:
@@ -203,8 +262,15 @@ def train(
             raise TrainingError(f"recipe {recipe.name}: has no camera branch that {options.pretrained} could start")
         report = load_pretrained(module.model.camera.backbone, options.pretrained)
         logger.info("%s: %d entries loaded, %d not needed", options.pretrained, report.loaded, len(report.dropped))
+    if recipe.train.sync_batch_norm:
+        synchronise_norms(module.model)
     loader = training_loader(samples, recipe, options, start_step=done)
+    group = processes()
     trainer = lightning.Trainer(
+        devices=group.local_size,
+        num_nodes=group.machines,
+        strategy="ddp" if group.world_size > 1 else "auto",
+        accumulate_grad_batches=recipe.train.accumulate,
         max_steps=min(recipe.train.steps, options.stop_after or recipe.train.steps),
         max_epochs=-1,
         max_time=timedelta(minutes=options.max_minutes) if options.max_minutes else None,
@@ -265,15 +331,27 @@ def steps_done(out: Path) -> int:
     return int(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
 
 
+def samples_per_step(config: TrainConfig) -> int:
+    """Samples of one step, of all processes together."""
+    return config.batch_size * config.accumulate * processes().world_size
+
+
 def training_loader(
     samples: TrainingSet, recipe: Recipe, options: TrainingOptions, *, start_step: int
 ) -> DataLoader[TrainingBatch]:
-    """Batches from ``start_step`` to the recipe's last step."""
-    batch = recipe.train.batch_size
+    """Batches of this process from ``start_step`` to the recipe's last step."""
+    group, step = processes(), samples_per_step(recipe.train)
+    sampler = StepSampler(
+        samples.order(options.seed),
+        start=start_step * step,
+        stop=recipe.train.steps * step,
+        rank=group.rank,
+        world_size=group.world_size,
+    )
     return DataLoader(
         samples,  # type: ignore[arg-type]
-        batch_size=batch,
-        sampler=StepSampler(samples.order(options.seed), start=start_step * batch, stop=recipe.train.steps * batch),
+        batch_size=recipe.train.batch_size,
+        sampler=sampler,
         num_workers=options.workers,
         collate_fn=collate_training,
         persistent_workers=options.workers > 0,

@@ -11,7 +11,9 @@ from torch import nn
 from crkd_core.config import TrainConfig
 
 
-def optimizer(model: nn.Module, config: TrainConfig, *, beside: nn.Module | None = None) -> torch.optim.AdamW:
+def optimizer(
+    model: nn.Module, config: TrainConfig, *, beside: nn.Module | None = None, samples: int = 0
+) -> torch.optim.AdamW:
     """AdamW as the original: weight decay on norms and biases too, none on relative position biases.
 
     The camera backbone of a detector learns at its own rate where the recipe sets one.
@@ -20,17 +22,19 @@ def optimizer(model: nn.Module, config: TrainConfig, *, beside: nn.Module | None
         model: the detector.
         config: rates.
         beside: trained with it.
+        samples: per step, of all processes together; scales the rates where the recipe names a reference.
     """
+    rate = config.learning_rate * (samples / config.reference_batch if config.reference_batch else 1.0)
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     ratio = config.camera_backbone_learning_rate_ratio
     backbone = [(name, p) for name, p in trained if name.startswith("camera.backbone.")] if ratio != 1 else []
     slow = {name for name, _ in backbone}
     trained += [] if beside is None else [(f"beside.{name}", p) for name, p in beside.named_parameters()]
     groups = _by_decay([(name, p) for name, p in trained if name not in slow])
-    groups += [{**group, "lr": ratio * config.learning_rate} for group in _by_decay(backbone)]
+    groups += [{**group, "lr": ratio * rate} for group in _by_decay(backbone)]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
-        lr=config.learning_rate,
+        lr=rate,
         betas=(0.9, 0.999),
         eps=1e-8,
         weight_decay=config.weight_decay,

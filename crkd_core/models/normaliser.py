@@ -1,0 +1,42 @@
+"""Numbers that losses are divided by, over all processes of a distributed run.
+
+Each process divides by the mean of all of them, and gradients are averaged over the processes: together that is the sum
+of the losses by the sum of the counts, the same as one process with the whole batch. The original's are per process
+(quirk Q19).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def process_count() -> int:
+    """Processes that train together; 1 outside a distributed run."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@torch.no_grad()
+def mean_count(count: Tensor, *, least: float = 0.0, plus: float = 0.0) -> Tensor:
+    """max(sum over processes of ``count``, least) + plus, divided by the number of processes.
+
+    Args:
+        count: of this process, a scalar of any type.
+        least: lower bound of the sum.
+        plus: added to it.
+    """
+    total = count.detach().float().clone()
+    processes = process_count()
+    if processes > 1:
+        dist.all_reduce(total)
+    return (total.clamp(min=least) + plus) / processes
+
+
+@torch.no_grad()
+def greatest(value: Tensor) -> Tensor:
+    """The greatest ``value`` of any process."""
+    value = value.detach().clone()
+    if process_count() > 1:
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return value

@@ -1,0 +1,69 @@
+"""A run of several processes, as torchrun (or SLURM through it) starts them; one process where nothing did."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from torch import nn
+
+from crkd_core.cli import UserError
+from crkd_core.models.radar_encoder import WeightedBatchNorm
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train or evaluate together.
+
+    Attributes:
+        rank: of this process, from 0.
+        world_size: number of processes.
+        local_size: number of them on this machine.
+        restarts: how often torchrun has started this group anew after a failure.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_size: int = 1
+    restarts: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    @property
+    def machines(self) -> int:
+        """Number of machines."""
+        return self.world_size // self.local_size
+
+
+def processes() -> Processes:
+    """What torchrun says in the environment.
+
+    Raises:
+        UserError: different numbers of processes per machine.
+    """
+    found = Processes(
+        rank=int(os.environ.get("RANK", "0")),
+        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
+    )
+    if found.world_size % found.local_size:
+        raise UserError(
+            f"torchrun: {found.world_size} processes, {found.local_size} of them on this machine; expected as many on "
+            "each: give every machine the same --nproc-per-node"
+        )
+    return found
+
+
+def synchronise_norms(module: nn.Module) -> None:
+    """Let every batch norm of a model take its statistics over all processes; on GPUs only."""
+    for name, child in module.named_children():
+        if isinstance(child, WeightedBatchNorm):
+            child.synchronised = True
+        elif isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+        else:
+            synchronise_norms(child)
