@@ -17,7 +17,9 @@ from crkd_core.types import FloatArray
 
 _FARTHEST = 40.0  # m; walls farther away mirror nothing
 _NARROWEST = 3.0  # m; narrower sides are no mirrors
-_OWN_RCS = 10.0  # dBsm; the own vehicle's front, seen from outside
+# The own bumper as a mirror: loss, dB; within which bearing it is flat enough, rad; from which distance on it is small
+# to the beam that comes back, and to where that is followed, m. Estimates.
+_OWN_LOSS, _OWN_FRONT, _OWN_SPREAD, _OWN_FARTHEST = 8.0, float(np.deg2rad(15.0)), 10.0, 30.0
 _ALIASED_SHARE, _ALIASED_LOSS = 0.15, 3.0  # of echoes beside the far beam, dB
 _ALIASED_SPREAD = float(np.deg2rad(3.0))  # they seem to be just outside the far beam
 
@@ -120,26 +122,33 @@ def mirrored(echoes: Echoes, walls: Mirrors, link: Link, draws: Draws) -> tuple[
     return ghosts.picked(noticed), turn[noticed], walls.body[wall[noticed]]
 
 
-def double_bounced(echoes: Echoes, own: FloatArray, draws: Draws) -> Echoes:
+def double_bounced(
+    echoes: Echoes, flat: NDArray[np.bool_], link: Link, own: FloatArray, draws: Draws
+) -> Echoes:
     """Echoes that went to the target, back to the own vehicle, and to the target once more.
 
-    Twice the range, twice the relative speed. Power next to the straight echo: target and own cross-section over
-    (4 pi)^2 r^4, by the radar equation applied twice.
+    Twice the range, twice the relative speed. Two flat faces that look at each other are two mirrors: the second way is
+    like the first to a target at twice the range, less what the own face loses and lets past. ``flat`` (N,) tells which
+    bodies have such faces.
     """
-    distance, _ = polar(echoes.points)
-    rcs = echoes.level - echoes.unit
-    ratio = rcs + _OWN_RCS - 20 * np.log10(4 * np.pi) - 40 * np.log10(np.maximum(distance, 1.0))
-    level = received(echoes.level + ratio, draws.uniform(echoes.sweep, 1)[:, 0])
-    ghosts = Echoes(
-        sweep=echoes.sweep,
-        body=echoes.body,
-        points=2 * echoes.points,
-        velocity=2 * echoes.velocity - own[echoes.sweep],
-        level=level,
-        unit=unit_signal(2 * echoes.points),
-        cause=np.full(len(level), DOUBLE),
+    distance, bearing = polar(echoes.points)
+    ahead = (np.abs(bearing) < _OWN_FRONT) & (distance < _OWN_FARTHEST)
+    pick = np.flatnonzero(ahead & (echoes.body >= 0) & np.append(flat, False)[echoes.body])
+    source, points = echoes.picked(pick), 2 * echoes.points[pick]
+    zero, unit = np.zeros(len(pick)), unit_signal(points)
+    past = 10 * np.log10(1 + (distance[pick] / _OWN_SPREAD) ** 2)
+    rcs = source.level - link.signal(source.sweep, source.points, zero, source.unit) - _OWN_LOSS - past
+    return reportable(
+        Echoes(
+            sweep=source.sweep,
+            body=source.body,
+            points=points,
+            velocity=2 * source.velocity - own[source.sweep],
+            level=received(link.signal(source.sweep, points, rcs, unit), draws.uniform(source.sweep, 1)[:, 0]),
+            unit=unit,
+            cause=np.full(len(pick), DOUBLE),
+        )
     )
-    return reportable(ghosts)
 
 
 def aliased(echoes: Echoes, own: FloatArray, draws: Draws) -> Echoes:

@@ -69,7 +69,7 @@ def _all_echoes(drive: Drive, seen: View, link: Link, draws: Draws) -> Echoes:
     hidden = shadow_loss(boxes, sweep=ghosts.sweep, points=turn, body=wall)
     return straight.joined(
         _weakened(ghosts, hidden),
-        double_bounced(straight, seen.own, draws),
+        double_bounced(straight, nature.far_field > 0, link, seen.own, draws),
         aliased(straight, seen.own, draws),
         rain_echoes(drive.conditions.rain, link, draws),
         false_alarms(drive.config.radar_range, draws),

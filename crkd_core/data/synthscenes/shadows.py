@@ -97,4 +97,5 @@ def shadow_loss(
         center, reach = middle / safe, np.abs(boxes.half[box, side] / safe)
         enter, leave = np.maximum(enter, center - reach), np.minimum(leave, center + reach)
     stops = np.flatnonzero((enter < leave) & (enter < away - _SKIN))
-    return np.bincount(point[stops], weights=boxes.loss[box[stops]], minlength=len(points))
+    lost = np.bincount(point[stops], weights=boxes.loss[box[stops]], minlength=len(points))
+    return np.asarray(lost, dtype=np.float64)

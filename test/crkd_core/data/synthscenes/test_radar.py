@@ -1,9 +1,11 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from crkd_core.data.synthscenes.conditions import Conditions
 from crkd_core.data.synthscenes.config import RadarMount
 from crkd_core.data.synthscenes.population import Actor, Block
 from crkd_core.data.synthscenes.radar import radar_sweep, radar_sweeps
@@ -12,6 +14,7 @@ from crkd_core.geometry.transforms import apply
 from crkd_core.types import RADAR_DTYPE
 
 Stage = Callable[..., Drive]
+DAY = Conditions("day", sun_elevation=0.7, sun_azimuth=2.5)
 
 
 def _front(drive: Drive) -> RadarMount:
@@ -38,22 +41,30 @@ def test_returns_of_a_vehicle_ahead_lie_on_its_rear(stage: Stage):
 
 def test_doppler_of_the_world_at_rest_is_the_own_motion_and_vanishes_when_compensated(stage: Stage):
     drive = stage([Actor("truck", (7.0, 2.4, 2.8), 43.41, -1.75, 0.0)], ego_speed=10.0)
-    points = radar_sweep(drive, _front(drive), drive.start_ns).points
+    points = _many(drive, _front(drive))
+    points = points[points["invalid_state"] == 0]
     bearing = np.arctan2(points["y"], points["x"])
-    np.testing.assert_allclose(np.hypot(points["vx"], points["vy"]), 10 * np.cos(bearing), atol=0.5)
-    assert (points["vx"] < 0).all()
-    assert np.hypot(points["vx_comp"], points["vy_comp"]).max() < 0.5
+    still = np.hypot(points["vx_comp"], points["vy_comp"]) < 0.5
+    assert still.mean() > 0.97  # the others are false alarms and double bounces
+    assert still.sum() > 300
+    np.testing.assert_allclose(np.hypot(points["vx"], points["vy"])[still], 10 * np.cos(bearing)[still], atol=0.5)
+    assert (points["vx"][still] < 0).all()
 
 
 @pytest.mark.parametrize(("speed", "state"), [(8.0, 0), (-8.0, 2)])
 def test_a_vehicle_going_away_has_positive_doppler_and_an_oncoming_one_negative(stage: Stage, speed: float, state: int):
     drive = stage([Actor("car", (4.6, 1.9, 1.7), 33.41, -1.75, 0.0, v_s=speed)], ego_speed=5.0)
-    many = _many(drive, _front(drive), 10)
-    moving = many[np.abs(many["vx_comp"]) > 4]
-    assert len(moving) > 3
-    np.testing.assert_allclose(moving["vx_comp"], speed, atol=0.6)
-    np.testing.assert_allclose(moving["vx"], speed - 5.0, atol=0.6)
-    assert (moving["dyn_prop"] == state).all()
+    # Where the car is, there are no ghosts.
+    many = np.concatenate(
+        [
+            _near(radar_sweep(drive, _front(drive), stamp).points, 30 - 2.3 + (speed - 5.0) * t, 0, 2.5)
+            for t, stamp in ((t, drive.start_ns + int(t * 1e9)) for t in np.arange(20) * 0.01)
+        ]
+    )
+    assert len(many) > 10
+    np.testing.assert_allclose(many["vx_comp"], speed, atol=0.6)
+    np.testing.assert_allclose(many["vx"], speed - 5.0, atol=0.6)
+    assert (many["dyn_prop"] == state).mean() > 0.8
 
 
 def test_velocities_are_vectors_along_the_line_of_sight(drive: Drive):
@@ -71,7 +82,7 @@ def test_what_stands_behind_a_building_gives_no_return(stage: Stage):
     clear = len(_near(_many(open_view, _front(open_view)), 34, 0, 3.5))
     blocked = len(_near(_many(hidden, _front(hidden)), 34, 0, 3.5))
     assert clear > 60
-    assert blocked < 0.15 * clear  # clutter and ghosts of the building
+    assert blocked < 0.1 * clear  # false alarms
 
 
 def test_metal_is_seen_more_often_and_stronger_than_people(stage: Stage):
@@ -81,7 +92,7 @@ def test_metal_is_seen_more_often_and_stronger_than_people(stage: Stage):
 
     car, person = echoes("car", (4.6, 1.9, 1.7)), echoes("pedestrian", (0.7, 0.7, 1.75))
     assert len(car) > 1.5 * len(person) > 0
-    assert np.median(car["rcs"]) > np.median(person["rcs"]) + 8
+    assert np.median(car["rcs"]) > np.median(person["rcs"]) + 2
 
 
 def test_a_sweep_is_the_same_alone_and_in_a_batch(drive: Drive):
@@ -95,8 +106,7 @@ def test_points_keep_to_the_field_of_view_and_to_the_plane_of_the_sensor(drive: 
     assert np.abs(np.rad2deg(np.arctan2(p["y"], p["x"]))).max() < 64
     assert np.hypot(p["x"], p["y"]).max() < drive.config.radar_range + 2
     assert (p["z"] == 0).all()
-    assert (p["ambig_state"] == 3).all()
-    assert (p["invalid_state"] == 0).all()
+    assert p["rcs"].min() >= -5
 
 
 def test_side_and_rear_radars_place_points_where_the_object_is(stage: Stage):
@@ -110,3 +120,47 @@ def test_side_and_rear_radars_place_points_where_the_object_is(stage: Stage):
     points = np.concatenate(world)
     on_bus = (np.abs(points[:, 0] + 15) < 6.2) & (np.abs(points[:, 1] - 6) < 2.0)
     assert on_bus.sum() > 20
+
+
+def test_a_car_looked_at_squarely_shines_more_than_over_a_corner(stage: Stage):
+    def echoes(yaw: float) -> NDArray[np.void]:
+        drive = stage([Actor("car", (4.6, 1.9, 1.7), 43.41, -1.75, yaw)])
+        return _near(_many(drive, _front(drive)), 40, 0, 4.0)
+
+    square, corner = echoes(np.pi / 2), echoes(np.pi / 4)
+    assert len(square) > len(corner) > 20
+    assert np.median(square["rcs"]) > np.median(corner["rcs"]) + 2
+
+
+def test_small_things_stay_where_they_are_from_sweep_to_sweep(stage: Stage):
+    drive = stage(ego_speed=8.0)
+    world = []
+    for k in range(6):
+        sweep = radar_sweep(drive, _front(drive), drive.start_ns + k * 77_000_000)
+        xyz = np.stack([sweep.points[a] for a in "xyz"], axis=1)[sweep.points["rcs"] > 8]
+        world.append(apply(sweep.T_world_from_base @ sweep.T_base_from_radar, xyz)[:, :2])
+    gaps = np.linalg.norm(world[0][:, None] - np.concatenate(world[1:])[None], axis=2).min(axis=1)
+    near = np.hypot(*(world[0] - world[0].mean(axis=0)).T) < 60
+    assert np.median(gaps[near]) < 0.6
+    assert len(world[0]) > 10
+
+
+def test_a_sweep_has_at_most_125_points(stage: Stage):
+    poles = [
+        Block("pole", (0.2, 0.2, 6.0), s, d) for s in np.arange(10.0, 60.0, 2.0) for d in np.arange(-20.0, 20.0, 2.0)
+    ]
+    drive = stage([], poles)
+    sizes = [len(radar_sweep(drive, _front(drive), drive.start_ns + k * 12_000_000).points) for k in range(5)]
+    assert sizes == [125] * 5
+
+
+def test_rain_adds_echoes_near_the_sensor_that_the_sensor_doubts(stage: Stage):
+    dry, wet = stage(), stage(conditions=replace(DAY, rain=20.0))
+
+    def near(drive: Drive) -> NDArray[np.void]:
+        return _near(_many(drive, _front(drive)), 0, 0, 7.0)
+
+    assert len(near(wet)) > len(near(dry)) + 20
+    extra = near(wet)
+    doubted = extra[extra["rcs"] < 3]
+    assert (doubted["pdh0"] >= 3).mean() > 0.8
