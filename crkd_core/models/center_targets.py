@@ -11,6 +11,7 @@ from torch import Tensor
 from crkd_core.config import HeadConfig, Recipe
 from crkd_core.geometry.grid import BevGrid
 from crkd_core.models.center_head import TASK_FIRST_LABEL, TASKS
+from crkd_core.ops.gaussians import draw_gaussians
 from crkd_core.types import DETECTION_CLASSES
 
 CODES = 10
@@ -69,7 +70,9 @@ def draw_targets(
     size = box[:, 3:5] / edge
     radius = gaussian_radius(size[:, 1], size[:, 0], head.gaussian_overlap)
     radius = radius.nan_to_num().long().clamp(min=head.min_radius)
-    heatmaps = _draw_gaussians(sample, label, cell, radius, valid, shape=(batch, len(DETECTION_CLASSES), *grid.shape))
+    classes = len(DETECTION_CLASSES)
+    plane = torch.where(valid, sample * classes + label, -1)
+    heatmaps = draw_gaussians(plane, cell, radius, [batch * classes, *grid.shape]).view(batch, classes, *grid.shape)
     code, flat_cell = _box_codes(box, position - cell), cell[:, 0] * grid.shape[1] + cell[:, 1]
     shape = (batch, len(TASKS), head.max_boxes)
     codes, cells, mask = _fill_slots(sample, label, code, flat_cell, valid, shape=shape)
@@ -92,32 +95,6 @@ def gaussian_radius(length: Tensor, width: Tensor, overlap: float) -> Tensor:
     )
     radii = [(b + torch.sqrt(b**2 - 4 * a * c)) / 2 for a, b, c in cases]
     return torch.stack(radii).amin(0)
-
-
-def _draw_gaussians(
-    sample: Tensor, label: Tensor, cell: Tensor, radius: Tensor, valid: Tensor, *, shape: tuple[int, int, int, int]
-) -> Tensor:
-    """(B, classes, nx, ny): the maximum over the boxes' Gaussians."""
-    batch, classes, nx, ny = shape
-    heatmap = torch.zeros(batch * classes * nx * ny + 1, device=cell.device)
-    if len(cell) == 0:
-        return heatmap[:-1].view(shape)
-    # The one synchronisation of target drawing: windows of the largest radius instead of whole maps.
-    reach = int(torch.where(valid, radius, 0).max())
-    steps = torch.arange(-reach, reach + 1, device=cell.device)
-    rows, columns = cell[:, 0, None] + steps, cell[:, 1, None] + steps
-    near = steps.abs() <= radius[:, None]
-    row_ok, column_ok = near & (rows >= 0) & (rows < nx), near & (columns >= 0) & (columns < ny)
-    sigma = (2 * radius + 1).float() / 6
-    # Separable: exp(-(dx^2 + dy^2) / 2 sigma^2).
-    squared = (steps[:, None] ** 2 + steps**2).float()
-    values = torch.exp(-squared / (2 * sigma**2)[:, None, None])
-    plane = (sample * classes + label)[:, None, None]
-    index = (plane * nx + rows[:, :, None]) * ny + columns[:, None]
-    drawn = valid[:, None, None] & row_ok[:, :, None] & column_ok[:, None]
-    index = torch.where(drawn, index, len(heatmap) - 1)
-    heatmap.scatter_reduce_(0, index.flatten(), values.flatten(), "amax")
-    return heatmap[:-1].view(shape)
 
 
 def _fill_slots(
