@@ -17,12 +17,13 @@ from crkd_core.ops.bev_pool import CONTINUES
 
 _CONTINUES = tl.constexpr(CONTINUES)
 
-_CHANNELS = 16
-"""Channels of one program of ``sum_runs``: the granularity of a matrix product."""
-_RUNS = 8
-"""Rows that ``sum_cells`` reads at once."""
-_ROWS = 8
+_CELLS, _RUNS = 4, 4
+"""Cells of one program of ``sum_cells``, and runs of each that it reads at once."""
+_ROWS = 16
 """Rows of an image column that one program of the backward kernel takes, so that it finds the gradient in its cache."""
+
+_GRADIENTS = 32
+"""Channels that it takes at once."""
 
 
 def forward(
@@ -35,7 +36,8 @@ def forward(
     partial = torch.empty(max_partial, channels, dtype=torch.float32, device=device)
     log_norm = torch.empty(images * columns * rows, dtype=torch.float32, device=device)
     block_rows = max(16, triton.next_power_of_2(rows))
-    sum_runs[(images * columns, triton.cdiv(channels, _CHANNELS))](
+    block_channels = max(16, triton.next_power_of_2(channels))
+    sum_runs[(images * columns,)](
         per_pixel,
         roles,
         partial,
@@ -48,11 +50,11 @@ def forward(
         max_partial,
         BLOCK_ROWS=block_rows,
         BLOCK_BINS=max(16, triton.next_power_of_2(bins)),
-        BLOCK_CHANNELS=_CHANNELS,
+        BLOCK_CHANNELS=block_channels,
         PRECISION="ieee" if per_pixel.dtype == torch.float32 else "tf32",
         num_warps=4,
     )
-    sum_cells[(num_cells,)](
+    sum_cells[(triton.cdiv(num_cells, _CELLS),)](
         per_pixel,
         roles,
         order,
@@ -66,8 +68,10 @@ def forward(
         bins,
         channels,
         max_partial,
+        num_cells,
         BLOCK_ROWS=block_rows,
-        BLOCK_CHANNELS=triton.next_power_of_2(channels),
+        BLOCK_CHANNELS=block_channels,
+        BLOCK_CELLS=_CELLS,
         BLOCK_RUNS=_RUNS,
         num_warps=1,
     )
@@ -91,8 +95,8 @@ def backward(grad: Tensor, per_pixel: Tensor, cells: Tensor) -> Tensor:
         grad.shape[1],
         ROWS=_ROWS,
         BLOCK_BINS=triton.next_power_of_2(bins),
-        BLOCK_CHANNELS=triton.next_power_of_2(grad.shape[1]),
-        num_warps=4,
+        BLOCK_CHANNELS=_GRADIENTS,
+        num_warps=2,
     )
     return result
 
@@ -117,10 +121,9 @@ def sum_runs(
     BLOCK_CHANNELS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One image column and some channels: the sum of each run of rows, to the row of ``partial`` of its rank."""
+    """One image column: the sum of each run of rows, to the row of ``partial`` of its rank."""
     image_column = tl.program_id(0)
-    v, d = tl.arange(0, BLOCK_ROWS), tl.arange(0, BLOCK_BINS)
-    c = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    v, d, c = tl.arange(0, BLOCK_ROWS), tl.arange(0, BLOCK_BINS), tl.arange(0, BLOCK_CHANNELS)
     base = per_pixel + (image_column // columns).to(tl.int64) * stride_image + (image_column % columns) * stride_column
     pixel = base + v * stride_row
     valid = (d[:, None] < bins) & (v[None, :] < rows)
@@ -130,7 +133,7 @@ def sum_runs(
     top = tl.max(logits, axis=0)
     norm = top + tl.log(tl.sum(tl.exp(logits - top[None, :]), axis=0))
     depth = tl.exp(logits - norm[None, :])
-    tl.store(log_norm + image_column * rows + v, norm, mask=(v < rows) & (tl.program_id(1) == 0))
+    tl.store(log_norm + image_column * rows + v, norm, mask=v < rows)
     context_at = pixel[:, None] + (bins + c)[None, :] * stride_channel
     context = tl.load(context_at, mask=(v[:, None] < rows) & (c[None, :] < channels), other=0.0).to(tl.float32)
 
@@ -164,24 +167,29 @@ def sum_cells(
     bins,
     channels,
     max_partial,
+    num_cells,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
+    BLOCK_CELLS: tl.constexpr,
     BLOCK_RUNS: tl.constexpr,
 ):
-    """One cell: the sum of its runs. Those beyond ``max_partial`` are summed here from the image."""
-    cell = tl.program_id(0)
-    first, end = tl.load(starts + cell), tl.load(starts + cell + 1)
-    c = tl.arange(0, BLOCK_CHANNELS)
-    total = tl.zeros([BLOCK_CHANNELS], tl.float32)
+    """Some cells: the sums of their runs. Those beyond ``max_partial`` are summed here from the image."""
+    block, c = tl.program_id(0) * BLOCK_CELLS, tl.arange(0, BLOCK_CHANNELS)
+    cell = block + tl.arange(0, BLOCK_CELLS)
+    first = tl.load(starts + cell, mask=cell < num_cells, other=0)
+    end = tl.load(starts + cell + 1, mask=cell < num_cells, other=0)
+    total = tl.zeros([BLOCK_CELLS, BLOCK_CHANNELS], tl.float32)
 
     stored_end = tl.minimum(end, max_partial)
-    for begin in range(first, stored_end, BLOCK_RUNS):
-        run = begin + tl.arange(0, BLOCK_RUNS)
-        mask = (run[:, None] < stored_end) & (c[None, :] < channels)
-        total += tl.sum(tl.load(partial + run[:, None] * channels + c[None, :], mask=mask, other=0.0), axis=0)
+    for begin in range(0, tl.max(stored_end - first, axis=0), BLOCK_RUNS):
+        run = (first + begin)[:, None] + tl.arange(0, BLOCK_RUNS)[None, :]
+        mask = (run < stored_end[:, None])[:, :, None] & (c < channels)[None, None, :]
+        total += tl.sum(tl.load(partial + run[:, :, None] * channels + c[None, None, :], mask=mask, other=0.0), axis=1)
 
+    # The runs of consecutive cells are consecutive.
+    block_end = tl.load(starts + tl.minimum(block + BLOCK_CELLS, num_cells))
     v = tl.arange(0, BLOCK_ROWS)
-    for run in range(tl.maximum(first, max_partial), end):
+    for run in range(tl.maximum(tl.load(starts + block), max_partial), block_end):
         point = tl.load(order + run)
         row, bin_column = point % rows, point // rows
         image_column, d = bin_column // bins, bin_column % bins
@@ -194,9 +202,12 @@ def sum_cells(
         logit = tl.load(pixel + d * stride_channel, mask=member, other=float("-inf")).to(tl.float32)
         context_at = pixel[:, None] + (bins + c)[None, :] * stride_channel
         context = tl.load(context_at, mask=member[:, None] & (c[None, :] < channels), other=0.0).to(tl.float32)
-        total += tl.sum(tl.exp(logit - norm)[:, None] * context, axis=0)
+        of_run = tl.sum(tl.exp(logit - norm)[:, None] * context, axis=0)
+        total += tl.where((run >= first) & (run < end), 1.0, 0.0)[:, None] * of_run[None, :]
 
-    tl.store(pooled + cell.to(tl.int64) * channels + c, total.to(pooled.dtype.element_ty), mask=c < channels)
+    target = pooled + cell.to(tl.int64)[:, None] * channels + c[None, :]
+    mask = (cell < num_cells)[:, None] & (c < channels)[None, :]
+    tl.store(target, total.to(pooled.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -224,23 +235,26 @@ def gather_gradients(
     """Some rows of an image column: each pixel gathers the gradients of the cells on its ray."""
     image_column = tl.program_id(0)
     image, column = (image_column // columns).to(tl.int64), image_column % columns
-    d, c = tl.arange(0, BLOCK_BINS), tl.arange(0, BLOCK_CHANNELS)
+    d = tl.arange(0, BLOCK_BINS)
+    dtype = result.dtype.element_ty
     begin = tl.program_id(1) * ROWS
     for v in range(begin, tl.minimum(begin + ROWS, rows)):
         pixel = per_pixel + image * stride_image + column * stride_column + v * stride_row
+        out = result + image * result_stride_image + column * result_stride_column + v * result_stride_row
         logits = tl.load(pixel + d * stride_channel, mask=d < bins, other=float("-inf")).to(tl.float32)
         raised = tl.exp(logits - tl.max(logits, axis=0))
         depth = raised / tl.sum(raised, axis=0)
-        context = tl.load(pixel + (bins + c) * stride_channel, mask=c < channels, other=0.0).to(tl.float32)
         cell = tl.load(cells + (image_column * bins + d) * rows + v, mask=d < bins, other=-1)
         row = grad + cell.to(tl.int64) * channels
-        inside = (cell >= 0)[:, None] & (c[None, :] < channels)
-        values = tl.load(row[:, None] + c[None, :], mask=inside, other=0.0).to(tl.float32)
 
-        grad_depth = tl.sum(values * context[None, :], axis=1)
+        grad_depth = tl.zeros([BLOCK_BINS], tl.float32)
+        for first in range(0, channels, BLOCK_CHANNELS):
+            c = first + tl.arange(0, BLOCK_CHANNELS)
+            context = tl.load(pixel + (bins + c) * stride_channel, mask=c < channels, other=0.0).to(tl.float32)
+            inside = (cell >= 0)[:, None] & (c < channels)[None, :]
+            values = tl.load(row[:, None] + c[None, :], mask=inside, other=0.0).to(tl.float32)
+            grad_depth += tl.sum(values * context[None, :], axis=1)
+            grad_context = tl.sum(values * depth[:, None], axis=0)
+            tl.store(out + (bins + c) * result_stride_channel, grad_context.to(dtype), mask=c < channels)
         grad_logits = depth * (grad_depth - tl.sum(depth * grad_depth, axis=0))
-        grad_context = tl.sum(values * depth[:, None], axis=0)
-        out = result + image * result_stride_image + column * result_stride_column + v * result_stride_row
-        dtype = result.dtype.element_ty
         tl.store(out + d * result_stride_channel, grad_logits.to(dtype), mask=d < bins)
-        tl.store(out + (bins + c) * result_stride_channel, grad_context.to(dtype), mask=c < channels)

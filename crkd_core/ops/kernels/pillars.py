@@ -176,11 +176,14 @@ def pool_pillars(
         c = tl.arange(0, BLOCK_CHANNELS)
         valid = c < channels
         # The empty slots of a pillar that is not full count as the last row.
-        highest = tl.load(rows + n * channels + c, mask=valid & (count < max_points), other=float("-inf"))
+        empty = tl.load(rows + n * channels + c, mask=valid & (count < max_points), other=float("-inf"))
+        highest = empty.to(tl.float32)
         for slot in range(count):
             point = tl.load(order + i + slot)
-            highest = tl.maximum(highest, tl.load(rows + point * channels + c, mask=valid, other=float("-inf")))
-        tl.store(result + tl.load(cell + i).to(tl.int64) * channels + c, highest, mask=valid)
+            value = tl.load(rows + point * channels + c, mask=valid, other=float("-inf")).to(tl.float32)
+            highest = tl.maximum(highest, value)
+        target = result + tl.load(cell + i).to(tl.int64) * channels + c
+        tl.store(target, highest.to(result.dtype.element_ty), mask=valid)
 
 
 @triton.jit
@@ -213,8 +216,9 @@ def gather_gradients(
             highest = tl.maximum(highest, value)
         empty = tl.load(rows + n * channels + c, mask=valid & (count < max_points), other=float("-inf"))
         winner = tl.where(empty.to(tl.float32) > highest, -1, winner)
-        value = tl.load(grad + tl.load(cell + i).to(tl.int64) * channels + c, mask=valid, other=0.0)
+        value = tl.load(grad + tl.load(cell + i).to(tl.int64) * channels + c, mask=valid, other=0.0).to(tl.float32)
         for slot in range(count):
             point = tl.load(order + i + slot)
-            tl.store(result + point * channels + c, tl.where(winner == slot, value, 0.0), mask=valid)
-        tl.store(of_padding + i * channels + c, tl.where(winner == -1, value, 0.0).to(tl.float32), mask=valid)
+            of_point = tl.where(winner == slot, value, 0.0).to(result.dtype.element_ty)
+            tl.store(result + point * channels + c, of_point, mask=valid)
+        tl.store(of_padding + i * channels + c, tl.where(winner == -1, value, 0.0), mask=valid)
