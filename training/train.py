@@ -25,13 +25,13 @@ import yaml
 from crkd_core.cli import ArgumentParser, UserError, finite, run
 from crkd_core.config import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
 from crkd_core.data.dataset import FrameSource, TrainingSet
-from crkd_core.data.frames import NuScenesFrames, channels_read
-from crkd_core.data.nuscenes import load_index
+from crkd_core.data.frames import NuScenesFrames
 from crkd_core.data.simulated import prerendered, simulated_keys
 from crkd_core.data.synthscenes.config import SynthConfig, check_training_seeds
 from crkd_core.runtime.checkpoint import save_checkpoint
 from crkd_core.runtime.detector import Detector
 from crkd_core.training.loop import RESUME_FILE, TrainingOptions, steps_done, train
+from crkd_core.training.nuscenes_data import Prepared, nuscenes_frames, objects_to_paste
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -50,6 +50,8 @@ def arguments() -> argparse.Namespace:
     choice = data.add_mutually_exclusive_group()
     choice.add_argument("--split", help="train, mini_train, or another split (default: all complete samples)")
     choice.add_argument("--scenes", nargs="+", help="scene names")
+    data.add_argument("--prepared", type=Path, metavar="DIR", help="what training/prepare.py has made of --dataroot")
+    data.add_argument("--image-cache", action="store_true", help="train on the smaller images in --prepared")
     data.add_argument("--synthscenes", type=int, default=0, metavar="N", help="simulate N drives, seeds 0..N-1")
     data.add_argument(
         "--frames-per-drive", type=int, default=4, help="key frames of each simulated drive (default: %(default)s)"
@@ -82,23 +84,14 @@ def main() -> int:
     """Train, save, evaluate."""
     args = arguments()
     recipe = changed(load_recipe(args.recipe), args.set)
-    if bool(args.dataroot) == bool(args.synthscenes):
-        raise UserError("training data: name either --dataroot DIR or --synthscenes N")
-    if args.synthscenes < 0 or args.frames_per_drive < 1 or args.workers < 0 or args.image_width < 64:
-        raise UserError(
-            "expected --synthscenes and --workers of 0 or more, --frames-per-drive of 1 or more, --image-width of 64 "
-            f"or more; got {args.synthscenes}, {args.workers}, {args.frames_per_drive}, {args.image_width}"
-        )
-    if args.evaluate_scenes is not None and not (args.evaluate_root or args.dataroot):
-        raise UserError("--evaluate-scenes: of which data set? name it with --evaluate-root DIR")
-    if (args.out / RESUME_FILE).exists() and not args.resume:
-        raise UserError(f"{args.out}: holds a run already; add --resume to go on, or choose another --out")
+    check_options(args)
     if args.dry_run:
         print(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
     frames = training_frames(args, recipe)
     print(f"{recipe.name}: {len(frames)} samples, {recipe.train.steps} steps of {recipe.train.batch_size}")
     if args.dry_run:
         return 0
+    samples = training_set(args, recipe, frames)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -116,7 +109,7 @@ def main() -> int:
         pretrained=args.pretrained,
     )
     started = time.time()
-    model = train(recipe, TrainingSet(frames, recipe, seed=args.seed, augment=not args.no_augment), options)
+    model = train(recipe, samples, options)
     provenance["minutes"] = round((time.time() - started) / 60, 2)
     provenance["steps"] = steps_done(args.out)
     folder = save_checkpoint(args.out / "model", model, recipe, provenance=provenance, half=args.half)
@@ -126,6 +119,23 @@ def main() -> int:
         if metrics is not None:
             save_checkpoint(folder, model, recipe, metrics=metrics, provenance=provenance, half=args.half)
     return 0
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse options that cannot be, before anything is read or written."""
+    if bool(args.dataroot) == bool(args.synthscenes):
+        raise UserError("training data: name either --dataroot DIR or --synthscenes N")
+    if (args.prepared or args.image_cache) and not args.dataroot:
+        raise UserError("--prepared and --image-cache belong to --dataroot; simulated images are small already")
+    if args.synthscenes < 0 or args.frames_per_drive < 1 or args.workers < 0 or args.image_width < 64:
+        raise UserError(
+            "expected --synthscenes and --workers of 0 or more, --frames-per-drive of 1 or more, --image-width of 64 "
+            f"or more; got {args.synthscenes}, {args.workers}, {args.frames_per_drive}, {args.image_width}"
+        )
+    if args.evaluate_scenes is not None and not (args.evaluate_root or args.dataroot):
+        raise UserError("--evaluate-scenes: of which data set? name it with --evaluate-root DIR")
+    if (args.out / RESUME_FILE).exists() and not args.resume:
+        raise UserError(f"{args.out}: holds a run already; add --resume to go on, or choose another --out")
 
 
 def changed(recipe: Recipe, changes: list[str]) -> Recipe:
@@ -146,27 +156,18 @@ def changed(recipe: Recipe, changes: list[str]) -> Recipe:
     return recipe_from_dict(values, source="--set " + " ".join(changes)) if changes else recipe
 
 
-def nuscenes_frames(
-    root: Path, version: str, scenes: list[str] | None, recipe: Recipe, *, split: str | None = None
-) -> NuScenesFrames:
-    """The samples of some scenes, or of a split (None: all), with the key frames of every sensor the recipe reads."""
-    index = load_index(root, version)
-    if split:
-        from crkd_core.training.ground_truth import scenes_of_split
-
-        scenes = scenes_of_split(root / version, split, [scene.name for scene in index.scenes])
-    wanted = [index.scene(name) for name in scenes] if scenes else index.scenes
-    complete = {sample.token for sample in index.complete_samples(channels_read(index, recipe))}
-    samples = [sample for scene in wanted for sample in scene.samples if sample.token in complete]
-    if not samples:
-        raise UserError(f"{root}/{version}: no sample has all its files; {index.report()}")
-    return NuScenesFrames(index, samples, radar_sweeps=recipe.radar_sweeps, lidar_sweeps=recipe.lidar_sweeps)
-
-
 def training_frames(args: argparse.Namespace, recipe: Recipe) -> FrameSource:
     """The samples to train on."""
     if args.dataroot:
-        return nuscenes_frames(args.dataroot, args.version, args.scenes, recipe, split=args.split)
+        return nuscenes_frames(
+            args.dataroot,
+            args.version,
+            recipe,
+            split=args.split,
+            scenes=args.scenes,
+            prepared=prepared_data(args),
+            smaller_images=args.image_cache,
+        )
     seeds = range(args.synthscenes)
     check_training_seeds(seeds)
     keys = simulated_keys(seeds, frames_per_drive=args.frames_per_drive)
@@ -183,6 +184,20 @@ def training_frames(args: argparse.Namespace, recipe: Recipe) -> FrameSource:
     )
 
 
+def training_set(args: argparse.Namespace, recipe: Recipe, frames: FrameSource) -> TrainingSet:
+    """The frames as training samples, with objects to paste if the recipe wants them."""
+    augment = not args.no_augment
+    database = None
+    if augment and isinstance(frames, NuScenesFrames):
+        database = objects_to_paste(frames, recipe, prepared_data(args))
+    return TrainingSet(frames, recipe, seed=args.seed, augment=augment, database=database)
+
+
+def prepared_data(args: argparse.Namespace) -> Prepared | None:
+    """What training/prepare.py has made, if named."""
+    return None if args.prepared is None else Prepared(args.prepared, args.version)
+
+
 def evaluated(args: argparse.Namespace, detector: Detector, recipe: Recipe) -> dict[str, Any] | None:
     """Detect on the evaluation scenes, write results.json, and score it where nuscenes-devkit is installed."""
     from crkd_core.training.ceiling import ceiling
@@ -193,7 +208,7 @@ def evaluated(args: argparse.Namespace, detector: Detector, recipe: Recipe) -> d
     from crkd_core.training.submission import used_sensors, write_submission
 
     root = args.evaluate_root or args.dataroot
-    frames = nuscenes_frames(root, args.version, args.evaluate_scenes or None, recipe)
+    frames = nuscenes_frames(root, args.version, recipe, scenes=args.evaluate_scenes)
     results = detect_samples(detector, frames, progress=not args.no_progress)
     if any(results.values()):  # the official format wants at least one box
         write_submission(args.out / "results.json", results, tokens=list(results), **used_sensors(recipe))

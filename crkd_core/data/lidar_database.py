@@ -6,8 +6,10 @@ latter is written last and in one step: a scene is there as a whole or not at al
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from crkd_core.data.errors import DataError
 from crkd_core.data.frames import annotated_frame
 from crkd_core.data.lidar import LIDAR_COLUMNS, lidar_points, points_in_boxes
-from crkd_core.data.nuscenes import REFERENCE_CHANNEL, NuScenesIndex, Sample, Scene
+from crkd_core.data.nuscenes import REFERENCE_CHANNEL, NuScenesIndex, Sample, Scene, load_index
 from crkd_core.geometry.transforms import inverse
 from crkd_core.types import Boxes3D
 
@@ -219,6 +221,38 @@ def build_scene(index: NuScenesIndex, scene: Scene, folder: Path, *, sweeps: int
     _write(folder / f"{scene.name}.points", b"".join(cut.tobytes() for cut in points))
     _write(folder / f"{scene.name}.objects", msgspec.msgpack.encode(content))
     return content
+
+
+def build_scenes(
+    index: NuScenesIndex, scenes: Sequence[str], folder: Path, *, sweeps: int, index_file: Path, jobs: int
+) -> Iterator[SceneObjects]:
+    """``build_scene`` for scenes of these names, on ``jobs`` processes; each as it is done.
+
+    Args:
+        index: the data set.
+        scenes: names.
+        folder: where to; made if it is not there.
+        sweeps: as for ``build_scene``.
+        index_file: where the processes find the index.
+        jobs: processes; 1: this one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if jobs == 1:
+        yield from (build_scene(index, index.scene(name), folder, sweeps=sweeps) for name in scenes)
+        return
+    build = functools.partial(_built, index.root, index.version, index_file, folder, sweeps)
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap_unordered(build, scenes)
+
+
+def _built(root: Path, version: str, index_file: Path, folder: Path, sweeps: int, scene: str) -> SceneObjects:
+    index = _index(root, version, index_file)
+    return build_scene(index, index.scene(scene), folder, sweeps=sweeps)
+
+
+@functools.lru_cache(maxsize=1)
+def _index(root: Path, version: str, index_file: Path) -> NuScenesIndex:
+    return load_index(root, version, cache=index_file)
 
 
 def _cut_out(index: NuScenesIndex, sample: Sample, sweeps: int) -> tuple[NDArray[np.void], NDArray[np.void]]:

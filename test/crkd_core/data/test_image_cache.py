@@ -68,7 +68,7 @@ def test_smaller_image_shows_the_same(resize: str) -> None:
         enlarged = ImageAugment(augment.scale / scale, augment.crop_left, augment.flip, augment.rotation_deg)
         found, smaller_matrix = augmented_image(camera(smaller), config, enlarged, name="x")
         np.testing.assert_allclose(smaller_matrix @ np.diag([scale, scale, 1.0]), matrix, atol=1e-9)
-        assert np.abs(found.astype(int) - expected).mean() < 2
+        assert np.abs(found.astype(int) - expected).mean() < 2.5
 
 
 def test_an_image_that_is_small_already_is_kept_as_it_is() -> None:
