@@ -29,13 +29,16 @@ class BevView:
         scale: pixels per metre.
     """
 
-    def __init__(self, size: int, radius: float, *, ring_step: float = 10.0) -> None:
+    def __init__(
+        self, size: int, radius: float, *, ring_step: float = 10.0, T_view_from_base: FloatArray | None = None
+    ) -> None:
         """An empty view with range rings and the vehicle.
 
         Args:
             size: edge, pixels.
             radius: m.
             ring_step: between range rings, m.
+            T_view_from_base: where the vehicle stands in the view; None: in its middle.
         """
         self.image: Image = canvas(size, size, PANEL)
         self.radius = radius
@@ -47,7 +50,8 @@ class BevView:
         cv2.line(self.image, (half, 0), (half, size), RING, 1)
         cv2.line(self.image, (0, half), (size, half), RING, 1)
         self._ring_step = ring_step
-        cv2.fillPoly(self.image, [self._fixed(_EGO)], TEXT, cv2.LINE_AA, shift=4)
+        vehicle = _EGO if T_view_from_base is None else apply(T_view_from_base, np.pad(_EGO, ((0, 0), (0, 1))))
+        cv2.fillPoly(self.image, [self._fixed(vehicle)], TEXT, cv2.LINE_AA, shift=4)
 
     def pixels(self, xy: FloatArray) -> FloatArray:
         """(N, 2) pixel positions of points (N, 2+) in ``base_link``: x forward is up, y left is left."""
@@ -89,6 +93,26 @@ class BevView:
                 centers = self._fixed(apply(T, points))
                 for center, color in zip(centers.tolist(), speed_colors(speeds).tolist(), strict=True):
                     cv2.circle(self.image, center, radius, color, -1, cv2.LINE_AA, shift=4)
+
+    def draw_dots(self, xy: FloatArray, color: Color) -> None:
+        """Points (N, 2+), one pixel each."""
+        x, y = np.floor(self.pixels(xy)).astype(np.int64).T
+        size = self.image.shape[0]
+        shown = (x >= 0) & (x < size) & (y >= 0) & (y < size)
+        self.image[y[shown], x[shown]] = color
+
+    def draw_moving_points(self, xy: FloatArray, velocities: FloatArray) -> None:
+        """Points (N, 2+) with the way of the next second at their velocity (N, 2), m/s, coloured by its speed."""
+        radius = max(24, self.image.shape[0] // 25)
+        ends = self._fixed(xy[:, :2] + ARROW_SECONDS * velocities).tolist()
+        colors = speed_colors(np.linalg.norm(velocities, axis=1)).tolist()
+        for start, end, color in zip(self._fixed(xy).tolist(), ends, colors, strict=True):
+            cv2.line(self.image, start, end, color, 1, cv2.LINE_AA, shift=4)
+            cv2.circle(self.image, start, radius, color, -1, cv2.LINE_AA, shift=4)
+
+    def draw_outline(self, corners: FloatArray) -> None:
+        """A polygon (V, 2+), such as the edge of the BEV grid."""
+        cv2.polylines(self.image, [self._fixed(corners)], True, DIM, 1, cv2.LINE_AA, shift=4)
 
     def draw_detections(self, detections: Detections) -> None:
         """Boxes (``base_link``) in class colours with heading and velocity arrow, weak ones first."""

@@ -36,6 +36,10 @@ RADAR_FULL_SPEED = 15.0
 """Speed of the last colour of the scale, m/s."""
 
 
+FULL_DEPTH = 60.0
+"""Depth of the last colour of the scale, m."""
+
+
 def canvas(height: int, width: int, color: Color = BACKGROUND) -> Image:
     """A picture of one colour."""
     image: Image = np.zeros((height, width, 3), dtype=np.uint8)
@@ -55,3 +59,12 @@ def speed_colors(speeds: ArrayLike) -> Image:
         colors = np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)[:, 0, ::-1])
     colors[measured < RADAR_STILL_SPEED] = RADAR_STILL
     return colors
+
+
+def depth_colors(depths: ArrayLike) -> Image:
+    """(N, 3) uint8 colour of points by their depth in a camera (m): red when near, then green, then blue."""
+    # The ends of the map are nearly black: leave them out.
+    levels = (230 - np.clip(np.asarray(depths, dtype=np.float64) / FULL_DEPTH, 0, 1) * 190).astype(np.uint8)
+    if not len(levels):
+        return np.zeros((0, 3), dtype=np.uint8)
+    return np.ascontiguousarray(cv2.applyColorMap(levels.reshape(-1, 1), cv2.COLORMAP_TURBO)[:, 0, ::-1])
