@@ -90,13 +90,13 @@ def _street(cast: Cast, side: int, s: float, length: float) -> None:
     for _ in range(int(rng.integers(1, 4))):
         name = cast.pick(car=0.65, truck=0.15, motorcycle=0.15, bus=0.05)
         size = cast.size(name)
-        actor = cast.add(name, middle + side * 1.9, side * (edge + depth + size[0] / 2 + 1.0), toward, manned=True)
+        actor = cast.add(name, middle - side * 1.9, side * (edge + depth + size[0] / 2 + 1.0), toward, manned=True)
         depth += max(size[0], actor.size[0]) + rng.uniform(2.5, 5)
     speed, depth = rng.uniform(3, 8), 3.0
     for _ in range(int(rng.integers(0, 3))):
         name = cast.pick(car=0.7, truck=0.1, motorcycle=0.2)
         depth += 6.0
-        cast.add(name, middle - side * 1.9, side * (edge + depth), away, v_d=float(side * speed), manned=True)
+        cast.add(name, middle + side * 1.9, side * (edge + depth), away, v_d=float(side * speed), manned=True)
         depth += 6.0 + rng.uniform(2, 10)
 
 

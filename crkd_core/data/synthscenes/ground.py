@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +28,11 @@ class Ground:
     corners: FloatArray
     colours: FloatArray
     reach: FloatArray
+
+    def with_over(self, *others: Ground) -> Ground:
+        """This with others painted over it."""
+        parts = (self, *others)
+        return Ground(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(self)))
 
     @cached_property
     def middle(self) -> FloatArray:
@@ -105,6 +110,17 @@ class _Painter:
 
     def ground(self) -> Ground:
         return Ground(np.concatenate(self._corners), np.concatenate(self._colours), np.concatenate(self._reach))
+
+
+def crossing_street(road: Road, s: float, half: float, length: float) -> Ground:
+    """Asphalt across the road around ``s``, ``half`` wide to either side, with a line along its middle."""
+    painter, asphalt = _Painter(road), np.array([84.0, 84.0, 86.0])
+    first = np.array([s - half])
+    for d in np.arange(-length, length, _SEGMENT):
+        painter.strip(first, d, d + _SEGMENT, asphalt, length=2 * half)
+        if abs(d + _SEGMENT / 2) > 3 * half:
+            painter.strip(first + half - 0.08, d, d + 3.0, np.array([222.0, 222.0, 216.0]), length=0.16, reach=45.0)
+    return painter.ground()
 
 
 def crosswalk(road: Road, layout: Layout, s: float) -> Ground:

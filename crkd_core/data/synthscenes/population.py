@@ -152,6 +152,8 @@ def populate_lane(
 def spread_starts(actors: list[Actor], seconds: float, anchor: float) -> list[Actor]:
     """Let each vehicle of a lane do what the one ahead did ``seconds`` earlier, counted from the place ``anchor``.
 
+    That is Newell's car-following model (2002): a following distance that grows with speed.
+
     Distances only grow by that, because a profile never goes back. A rig (truck and trailer) keeps one time, so that
     it stays coupled.
     """

@@ -64,13 +64,13 @@ class Road:
         return Placement(xy, heading, curvature)
 
 
-def make_road(rng: np.random.Generator, start: float, end: float) -> Road:
-    """A road with gently changing curvature (radius >= 150 m), anywhere in a map of some hundred metres."""
+def make_road(rng: np.random.Generator, start: float, end: float, tightest: float = 1 / 150) -> Road:
+    """A road of changing curvature, at most ``tightest`` (1/m), anywhere in a map of some hundred metres."""
     s = np.arange(start, end + _STEP, _STEP)
     curvature = np.zeros_like(s)
     for wavelength in rng.uniform([70, 140, 260], [120, 240, 400]):
         curvature += np.sin(2 * np.pi * (s / wavelength + rng.uniform()))
-    curvature *= rng.uniform(0.0, 1 / 150) / 3
+    curvature *= rng.uniform(0.0, tightest) / 3
     # The trapezoidal rule keeps heading the exact integral of linearly interpolated curvature at the samples.
     heading = rng.uniform(-np.pi, np.pi) + _integral(curvature)
     xy = np.stack([_integral(np.cos(heading)), _integral(np.sin(heading))], axis=1)

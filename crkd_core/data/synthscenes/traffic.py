@@ -13,6 +13,7 @@ from crkd_core.types import FloatArray
 EGO = 1
 """Index of the vehicle's own profile; 0 stands still."""
 _STEP = 0.02  # s
+_WAITING = 0.2  # share of drives in which all traffic waits before a crossing
 _SLACK = 30.0  # s before and after the drive that profiles cover, for vehicles shifted in time
 
 
@@ -57,7 +58,7 @@ class Profiles:
 def make_profiles(rng: np.random.Generator, layout: Layout, duration_s: float) -> tuple[Profiles, bool]:
     """Profiles of all lanes, and whether all traffic waits for people crossing."""
     t = np.arange(-_SLACK, duration_s + _SLACK + _STEP, _STEP)
-    crossing = bool(rng.uniform() < 0.15)
+    crossing = bool(rng.uniform() < _WAITING)
     speeds: list[FloatArray] = [np.zeros_like(t)]
     lanes: dict[tuple[int, int], int] = {}
     places = [(-1, layout.ego_lane)]
@@ -74,7 +75,7 @@ def make_profiles(rng: np.random.Generator, layout: Layout, duration_s: float) -
             speeds.append(_cruise(rng, t))
     for side in (-1, 1):
         lanes[side, -1] = len(speeds)
-        speeds.append(np.full_like(t, rng.uniform(3.0, 6.0)))
+        speeds.append(np.full_like(t, 0.0 if crossing else rng.uniform(3.0, 6.0)))
     speed = np.stack(speeds)
     covered = np.concatenate(
         [np.zeros((len(speed), 1)), np.cumsum(0.5 * (speed[:, 1:] + speed[:, :-1]) * _STEP, axis=1)], axis=1

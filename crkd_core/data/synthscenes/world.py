@@ -13,7 +13,8 @@ from crkd_core.cli import UserError
 from crkd_core.data.synthscenes.conditions import Conditions, draw_conditions
 from crkd_core.data.synthscenes.config import SynthConfig
 from crkd_core.data.synthscenes.frontage import populate_frontage
-from crkd_core.data.synthscenes.ground import Ground, build_ground, crosswalk
+from crkd_core.data.synthscenes.ground import Ground, build_ground, crossing_street, crosswalk
+from crkd_core.data.synthscenes.junction import HALF_WIDTH, LENGTH, Junction, clear_junction, populate_junction
 from crkd_core.data.synthscenes.light import Light, make_light
 from crkd_core.data.synthscenes.population import (
     LABEL,
@@ -42,6 +43,10 @@ MARGIN = 1.5
 _REACH = 75.0  # m; what never comes nearer to the vehicle is not kept
 _MEETING = 35.0  # m; of every class at least one actor comes so near
 _ATTEMPTS = 20  # draws of the cast until that holds
+_HEADWAY = (0.8, 1.6)  # s, from one vehicle of a lane to the next, besides their distance at a standstill
+_TIGHTEST = 1 / 70  # 1/m, the greatest curvature of a road
+_SIDEWAYS = 2.0  # m/s2, the greatest lateral acceleration of traffic
+_JUNCTIONS = (0.3, 0.7)  # share of drives with a crossing street, where traffic flows and where it waits
 _CLEARANCE = 0.1  # m added around every body where overlaps are looked for
 
 
@@ -92,6 +97,7 @@ class Drive:
         sizes: (N, 3) length, width, height of all bodies, m.
         labels: (N,) int64, position in ``DETECTION_CLASSES``, -1 for scenery.
         crosswalk: s of the crossing where all traffic waits, if there is one.
+        junction: the crossing street, if there is one.
     """
 
     seed: int
@@ -107,6 +113,7 @@ class Drive:
     sizes: FloatArray
     labels: NDArray[np.int64]
     crosswalk: float | None
+    junction: Junction | None
 
     def seconds(self, stamp_ns: int) -> float:
         """Time since the start.
@@ -193,12 +200,12 @@ class Drive:
     def ground(self) -> Ground:
         """Road, lines and sidewalks."""
         last = self.profiles.covered_by(EGO, self.duration_s) + 110.0
-        ground = build_ground(self.seed, self.road, self.layout, -110.0, last)
-        if self.crosswalk is None:
-            return ground
-        bars = crosswalk(self.road, self.layout, self.crosswalk)
-        pairs = ((getattr(ground, name), getattr(bars, name)) for name in ("corners", "colours", "reach"))
-        return Ground(*(np.concatenate(pair) for pair in pairs))
+        over = []
+        if self.junction is not None:
+            over.append(crossing_street(self.road, self.junction.s, HALF_WIDTH, LENGTH))
+        if self.crosswalk is not None:
+            over.append(crosswalk(self.road, self.layout, self.crosswalk))
+        return build_ground(self.seed, self.road, self.layout, -110.0, last).with_over(*over)
 
     @cached_property
     def shapes(self) -> BodyShapes:
@@ -251,11 +258,13 @@ def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float =
     layout = make_layout(rng)
     profiles, crossing = make_profiles(rng, layout, duration_s)
     travelled = profiles.covered_by(EGO, duration_s)
-    road = make_road(rng, -150.0, travelled + 150.0)
+    tightest = min(_TIGHTEST, _SIDEWAYS / max(float(profiles.speed.max()), 1.0) ** 2)
+    road = make_road(rng, -150.0, travelled + 150.0, tightest)
     crossing_s = float(rng.uniform(9, 16)) if crossing else None
+    junction = _make_junction(rng, crossing_s, travelled)
     conditions = draw_conditions(np.random.default_rng([config.version, seed, 1]), config.conditions)
     for _ in range(_ATTEMPTS):
-        cast = _populated(rng, layout, profiles, travelled, duration_s, config.density, crossing_s)
+        cast = _populated(rng, layout, profiles, travelled, duration_s, config.density, crossing_s, junction)
         drive = _without_overlaps(
             Drive(
                 seed=seed,
@@ -271,11 +280,20 @@ def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float =
                 sizes=np.array([a.size for a in cast.actors] + [b.size for b in cast.blocks], dtype=np.float64),
                 labels=np.array([LABEL[a.name] for a in cast.actors] + [-1] * len(cast.blocks), dtype=np.int64),
                 crosswalk=crossing_s,
+                junction=junction,
             )
         )
         if _all_classes_near(drive):
             break
     return drive
+
+
+def _make_junction(rng: np.random.Generator, crossing_s: float | None, travelled: float) -> Junction | None:
+    """A street across the road in some drives: behind the crosswalk where traffic waits, else anywhere on the way."""
+    exists, place = rng.uniform() < _JUNCTIONS[crossing_s is not None], float(rng.uniform(15, max(40.0, travelled)))
+    if not exists:
+        return None
+    return Junction(place, flowing=False) if crossing_s is None else Junction(crossing_s + 9.0, flowing=True)
 
 
 def _all_classes_near(drive: Drive) -> bool:
@@ -294,10 +312,13 @@ def _populated(
     duration_s: float,
     density: float,
     crossing_s: float | None,
+    junction: Junction | None,
 ) -> Cast:
     cast = Cast(rng, layout)
     first, last = -_REACH - 15, travelled + _REACH + 15
     free = (0.0, 0.0) if crossing_s is None else (crossing_s - 2.5, crossing_s + 2.5)
+    if junction is not None and junction.flowing:
+        free = (free[0], junction.s + HALF_WIDTH)
     for side in (-1, 1):
         for index in range(layout.lane_count(side)):
             profile = profiles.lane(side, index)
@@ -308,13 +329,16 @@ def _populated(
             gap = float(rng.uniform(4, 18)) / density
             begin, end = (first - extra, last) if side < 0 else (first, last + extra)
             populate_lane(lane, side=side, index=index, profile=profile, first=begin, last=end, gap=gap, clear=clear)
-            cast.actors += spread_starts(lane.actors, seconds=float(rng.uniform(0.3, 0.9)), anchor=0.0)
+            cast.actors += spread_starts(lane.actors, seconds=float(rng.uniform(*_HEADWAY)), anchor=0.0)
         extra = profiles.covered_by(profiles.cycle_lane(side), duration_s)
         begin, end = (first - extra, last) if side < 0 else (first, last + extra)
         populate_cycle_lane(cast, side, profiles.cycle_lane(side), begin, end, gap=float(rng.uniform(12, 30)) / density)
         populate_sidewalk(cast, side, first, last, gap=float(rng.uniform(12, 40)) / density)
         populate_strip(cast, side, first - rng.uniform(0, 40), last)
         populate_frontage(cast, side, first - rng.uniform(0, 50), last)
+    if junction is not None:
+        clear_junction(cast, junction, duration_s)
+        populate_junction(cast, junction, duration_s)
     if crossing_s is not None:
         populate_crosswalk(cast, crossing_s)
     return cast

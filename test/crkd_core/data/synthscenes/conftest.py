@@ -61,6 +61,7 @@ def stage() -> Stage:
             sizes=np.array([b.size for b in (*actors, *blocks)], dtype=np.float64).reshape(-1, 3),
             labels=np.array([LABEL[a.name] for a in actors] + [-1] * len(blocks), dtype=np.int64),
             crosswalk=None,
+            junction=None,
         )
 
     return make

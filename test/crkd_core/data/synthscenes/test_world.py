@@ -77,6 +77,28 @@ def test_driving_vehicles_point_where_they_go(drive: Drive):
     assert along.min() > 0.97
 
 
+@pytest.mark.parametrize("seed", [2, 3, 6, 9])
+def test_traffic_keeps_to_plausible_accelerations_and_distances(seed: int):
+    drive = make_drive(seed)
+    times = [drive.start_ns + ms * _MS for ms in range(0, 10_000, 250)]
+    states = drive.states_at(times)
+    n = len(drive.actors)
+    acceleration = np.diff(states.velocity[:, :n], axis=0) / 0.25
+    assert np.linalg.norm(acceleration, axis=2).max() < 4.0
+    lanes = {(a.profile, a.direction) for a in drive.actors if a.profile and a.name != "bicycle"}
+    for profile, direction in lanes:
+        lane = [i for i, a in enumerate(drive.actors) if (a.profile, a.direction) == (profile, direction)]
+        if abs(np.median([drive.actors[i].d for i in lane])) > drive.layout.cycle_edge(1):
+            continue
+        for k in range(0, len(times), 8):
+            xy, speed = states.xy[k, lane], np.hypot(*states.velocity[k, lane].T)
+            distance = np.hypot(*(xy[:, None] - xy[None]).transpose(2, 0, 1))
+            half = drive.sizes[lane, 0] / 2
+            free = distance - half[:, None] - half[None] + 1e6 * np.eye(len(lane))
+            alone = np.array([drive.actors[i].name not in ("truck", "trailer") for i in lane])  # those may be coupled
+            assert (free[np.ix_(alone, alone)].min(axis=1, initial=1e6) > 1.5 + 0.4 * speed[alone]).all()
+
+
 def test_a_stamp_outside_the_drive_is_refused_with_the_allowed_range(drive: Drive):
     with pytest.raises(SynthError, match=r"expected between 0 and 10\.00 s"):
         drive.states(drive.start_ns + 12_000 * _MS)
