@@ -113,6 +113,7 @@ setup(
         "console_scripts": [
             "detector_node = crkd_ros.nodes.detector:main",
             "nuscenes_to_rosbag = rosbag_tools.nuscenes_to_rosbag:main",
+            "rosbag_to_nuscenes = rosbag_tools.rosbag_to_nuscenes:main",
             "play_bag = rosbag_tools.play_bag:main",
             "record_bag = rosbag_tools.record_bag:main",
             "detect_bag = rosbag_tools.detect_bag:main",

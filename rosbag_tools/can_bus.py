@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from crkd_core.data.errors import DataError
 from crkd_ros import topics
-from crkd_ros.conversions import header_message
+from crkd_ros.conversions import header_message, stamp_of
+from rosbag_tools.bags import Bag
 from rosbag_tools.typestore import bag_message, bag_messages, serialised
 
 FOLDER = "can_bus"
@@ -68,6 +69,60 @@ def can_streams(root: Path, scene: str) -> Iterator[CanStream]:
             rows = _rows(path, dict[str, float])
             stamps = np.array([_utime(row, path) for row in rows], dtype=np.int64) * 1000
             yield topics.can_topic(name), "diagnostic_msgs/msg/DiagnosticArray", stamps, partial(_values, rows, name)
+
+
+def can_rows(bag: Bag) -> dict[str, list[dict[str, Any]]]:
+    """Name of a CAN bus file -> its rows, from the messages of ``can_streams``.
+
+    Raises:
+        BagError: a damaged bag.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for recorded in bag.messages([topics.IMU]) if bag.has(topics.IMU) else ():
+        m = recorded.message
+        rows.setdefault("ms_imu", []).append(
+            {
+                "utime": _microseconds(m),
+                "linear_accel": _xyz(m.linear_acceleration),
+                "q": _wxyz(m.orientation),
+                "rotation_rate": _xyz(m.angular_velocity),
+            }
+        )
+    if bag.has(topics.CAN_POSE) and bag.has(topics.CAN_ACCELERATION):
+        accelerations = [recorded.message for recorded in bag.messages([topics.CAN_ACCELERATION])]
+        poses = [recorded.message for recorded in bag.messages([topics.CAN_POSE])]
+        rows["pose"] = [
+            {
+                "utime": _microseconds(m),
+                "accel": _xyz(a.accel.linear),
+                "orientation": _wxyz(m.pose.pose.orientation),
+                "pos": _xyz(m.pose.pose.position),
+                "rotation_rate": _xyz(m.twist.twist.angular),
+                "vel": _xyz(m.twist.twist.linear),
+            }
+            for m, a in zip(poses, accelerations, strict=True)
+        ]
+    prefix = topics.can_topic("")
+    for topic, content in bag.topics.items():
+        if topic.startswith(prefix) and content.type == "diagnostic_msgs/msg/DiagnosticArray":
+            rows[topic.removeprefix(prefix)] = [
+                {"utime": _microseconds(m.message)}
+                | {value.key: float(value.value) for status in m.message.status for value in status.values}
+                for m in bag.messages([topic])
+            ]
+    return rows
+
+
+def _microseconds(message: Any) -> int:
+    return stamp_of(message.header.stamp) // 1000
+
+
+def _xyz(vector: Any) -> list[float]:
+    return [vector.x, vector.y, vector.z]
+
+
+def _wxyz(quaternion: Any) -> list[float]:
+    return [quaternion.w, quaternion.x, quaternion.y, quaternion.z]
 
 
 def _rows(path: Path, row: Any) -> list[Any]:

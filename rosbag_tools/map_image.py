@@ -64,6 +64,39 @@ def map_message(crop: MapCrop, stamp: int) -> Any:
     )
 
 
+def crop_of(message: Any) -> MapCrop:
+    """The crop in a ``nav_msgs/OccupancyGrid`` that ``map_message`` made."""
+    cells = np.array(message.data, dtype=np.int8).reshape(message.info.height, message.info.width)
+    origin = message.info.origin.position
+    return MapCrop(cells, (origin.x, origin.y))
+
+
+def mask_png(crop: MapCrop | None) -> bytes:
+    """A map mask as nuScenes has them: 8-bit grey PNG, 255 drivable, ``PIXEL`` metres a pixel, origin lower left.
+
+    Args:
+        crop: what is known of the map; None: nothing, the mask has one pixel.
+    """
+    cells = np.zeros((0, 0), dtype=np.int8) if crop is None else crop.cells
+    left, below = (round(x / PIXEL) for x in (crop.origin if crop is not None else (0.0, 0.0)))
+    width, height = max(1, left + STEP * cells.shape[1]), max(1, below + STEP * cells.shape[0])
+    compress = zlib.compressobj(1)
+    parts = []
+    for row in cells[::-1]:
+        line = np.zeros(width + 1, dtype=np.uint8)  # its first byte is the filter: none
+        line[1 + left :] = np.repeat(np.where(row == DRIVABLE, 255, 0), STEP)
+        parts.append(compress.compress(line.tobytes() * STEP))
+    empty = bytes(width + 1)
+    parts += [compress.compress(empty) for _ in range(height - STEP * cells.shape[0])]
+    parts.append(compress.flush())
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return _SIGNATURE + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", b"".join(parts)) + _png_chunk(b"IEND", b"")
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def map_crops(path: Path, drives: Mapping[str, FloatArray]) -> dict[str, MapCrop]:
     """Cut the surroundings of drives out of a map mask, in one pass over it.
 

@@ -112,7 +112,8 @@ def convert_scenes(
                     report = result()
                 except UserError as error:
                     outcome.failed[task.scene] = str(error)
-                    bar.write(f"failed: {task.scene}: {error}", file=sys.stderr)
+                    if progress and len(tasks) > 1:
+                        bar.write(f"failed: {task.scene}: {error}", file=sys.stderr)
                     continue
                 outcome.reports.append(report)
                 if progress and len(tasks) > 1:
