@@ -210,3 +210,29 @@ def test_bev_range_needs_a_multiple_of_four_cells():
 
 def test_section_names_are_those_of_the_recipe_type():
     assert {field.name for field in msgspec.structs.fields(Recipe)} == set(recipe_to_dict(load_recipe("student_r50")))
+
+
+def test_full_size_recipes_draw_their_samples_as_the_original():
+    for name in ("student", "baseline", "crkd", "teacher"):
+        for backbone in ("r50", "swint"):
+            recipe = load_recipe(f"{name}_{backbone}")
+            assert recipe.samples.class_balanced
+            assert recipe.samples.filter_empty_gt
+            # Quirk Q10 apart: pasted objects only where a sensor shows them.
+            assert (recipe.samples.paste is not None) == (name == "teacher")
+            assert recipe.model.radar is None or recipe.model.radar.repeat_oldest
+    paste = load_recipe("teacher_r50").samples.paste
+    assert paste is not None
+    assert (paste.stop_epoch, paste.min_points, paste.fill_up_to.construction_vehicle) == (15, 5, 7)
+
+
+def test_objects_are_pasted_for_a_lidar_only_unless_one_insists():
+    values = recipe_to_dict(load_recipe("student_r50"))
+    values["samples"]["paste"] = {"stop_epoch": 15}
+    with pytest.raises(RecipeError, match=r"samples\.paste: no sensor of this model would see the pasted objects"):
+        recipe_from_dict(values, source="test")
+    values["samples"]["paste"]["without_lidar"] = True
+    assert recipe_from_dict(values, source="test").samples.paste is not None
+    values["samples"]["paste"]["fill_up_to"] = {"cars": 2}
+    with pytest.raises(RecipeError, match=r"samples\.paste\.fill_up_to: .*unknown field `cars`; allowed: car, truck"):
+        recipe_from_dict(values, source="test")
