@@ -15,7 +15,7 @@ from crkd_core.data.synthscenes.echoes import ALIASED, DOUBLE, MIRRORED, Draws, 
 from crkd_core.data.synthscenes.link import FAR_BEAM, LEAST_RCS, THRESHOLD, Link, received, reportable, unit_signal
 from crkd_core.types import FloatArray
 
-_FARTHEST = 40.0  # m; walls farther away mirror nothing
+_FARTHEST = 30.0  # m; walls farther away mirror nothing
 _NARROWEST = 3.0  # m; narrower sides are no mirrors
 # The own bumper as a mirror: loss, dB; within which bearing it is flat enough, rad; from which distance on it is small
 # to the beam that comes back, and to where that is followed, m. Estimates.
@@ -122,9 +122,7 @@ def mirrored(echoes: Echoes, walls: Mirrors, link: Link, draws: Draws) -> tuple[
     return ghosts.picked(noticed), turn[noticed], walls.body[wall[noticed]]
 
 
-def double_bounced(
-    echoes: Echoes, flat: NDArray[np.bool_], link: Link, own: FloatArray, draws: Draws
-) -> Echoes:
+def double_bounced(echoes: Echoes, flat: NDArray[np.bool_], link: Link, own: FloatArray, draws: Draws) -> Echoes:
     """Echoes that went to the target, back to the own vehicle, and to the target once more.
 
     Twice the range, twice the relative speed. Two flat faces that look at each other are two mirrors: the second way is

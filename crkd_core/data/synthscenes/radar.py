@@ -86,22 +86,25 @@ def _scattering_centres(drive: Drive, seen: View, draws: Draws) -> Targets:
     A centre lies on or a little behind a face that looks at the sensor, anew in every sweep: at 4 mm wavelength another
     part of the body shines after the smallest motion.
     """
-    nature = drive.reflection
+    nature, half = drive.reflection, drive.sizes[seen.body, :2] / 2
     # The sensor in each body's axes; a face looked at squarely shines.
     viewer = -turned(seen.xy, -seen.yaw)
     cosine = np.abs(viewer) / np.maximum(np.hypot(viewer[:, 0], viewer[:, 1]), 0.1)[:, None]
     squarely = (cosine.max(axis=1) - np.sqrt(0.5)) / (1 - np.sqrt(0.5))
     rcs = nature.rcs[seen.body] - nature.corner[seen.body] * (1 - squarely)
+    width = np.where(np.abs(viewer) > half, cosine * half[:, ::-1], 0.0)
+    share = width[:, 0] / np.maximum(width.sum(axis=1), 1e-9)  # of the face across the body's x axis
+    side, c, s = np.sign(viewer), np.cos(seen.yaw), np.sin(seen.yaw)
 
     row = np.repeat(np.arange(len(seen.body)), nature.centres[seen.body])
     sweep, body = seen.sweep[row], seen.body[row]
-    u, half = draws.uniform(sweep, 3), drive.sizes[body, :2] / 2
-    width = np.where(np.abs(viewer[row]) > half, cosine[row] * half[:, ::-1], 0.0)
-    on_x_face = u[:, 0] * np.maximum(width.sum(axis=1), 1e-9) < width[:, 0]
-    inward = np.maximum(half + 0.12 * np.log(1 - u[:, 2:3]), 0) * np.sign(viewer[row])
-    along = (2 * u[:, 1:2] - 1) * 0.95 * half
-    local = np.where(np.stack([on_x_face, ~on_x_face], axis=1), inward, along)
-    points = turned(local, seen.yaw[row]) + seen.xy[row]
+    face, along, depth = draws.uniform(sweep, 3).T
+    on_x_face, along, depth = face < share[row], 0.95 * (2 * along - 1), 0.12 * np.log1p(-depth)
+    (half_x, half_y), (side_x, side_y) = half[row].T, side[row].T
+    x = np.where(on_x_face, np.maximum(half_x + depth, 0) * side_x, along * half_x)
+    y = np.where(on_x_face, along * half_y, np.maximum(half_y + depth, 0) * side_y)
+    c, s = c[row], s[row]
+    points = np.stack([seen.xy[row, 0] + x * c - y * s, seen.xy[row, 1] + x * s + y * c], axis=1)
     near = 10 * np.log10(1 + nature.far_field[body] ** 2 / np.maximum((points**2).sum(axis=1), 1.0))
     return Targets(sweep, body, points, seen.velocity[row], rcs[row] - near)
 
