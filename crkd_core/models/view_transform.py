@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 from crkd_core.geometry.grid import BevGrid
 from crkd_core.ops.bev_pool import PoolPlan, bev_pool, pool_plan
-
-Z_RANGE = (-10.0, 10.0)
-"""Height of the lifted volume, m; by the truncation of quirk Q5 it reaches down to -30 m."""
+from crkd_core.ops.frustum import frustum_cells, pixel_grid
 
 
 class Splat(nn.Module):
@@ -37,7 +35,7 @@ class Splat(nn.Module):
             image_size: (height, width) of the network's images, pixels.
             feature_size: (height, width) of the image features.
             depth: first bin, end (exclusive), step, m.
-            grid: the cells of the summed map; its z_range does not matter, see ``Z_RANGE``.
+            grid: the cells of the summed map; its z_range does not matter, see ``frustum.Z_RANGE``.
         """
         super().__init__()
         self.grid = grid
@@ -64,11 +62,17 @@ class Splat(nn.Module):
             image_augment: (M, 3, 3) float32, pixel of the full image -> pixel of the network's image.
             bev_augment: (B, 4, 4) float32, BEV -> augmented BEV.
         """
-        points = frustum_points(
-            self.pixels, self.depths, intrinsics, T_bev_from_cam, image_augment, bev_augment[image_sample]
+        cells = frustum_cells(
+            self.pixels.unflatten(0, self.feature_size),
+            self.depths,
+            image_sample,
+            intrinsics,
+            T_bev_from_cam,
+            image_augment,
+            bev_augment,
+            self.grid,
         )
-        cells = cell_index(points, image_sample, self.grid)
-        return pool_plan(cells.unflatten(1, self.feature_size), len(bev_augment) * self.grid.cells)
+        return pool_plan(cells, len(bev_augment) * self.grid.cells)
 
     def splat(self, per_pixel: Tensor, plan: PoolPlan) -> Tensor:
         """Spread the context of each pixel along its ray by the softmax of its depth logits, and sum it by cell.
@@ -209,66 +213,6 @@ def depth_raster(
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Autocast switched off. The meta device, on which operations are only counted, has none."""
     return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
-
-
-def pixel_grid(image_size: tuple[int, int], feature_size: tuple[int, int]) -> Tensor:
-    """(fH * fW, 2) float32: the image position (u, v) of each feature, from the first pixel to the last, row by row."""
-    (height, width), (rows, columns) = image_size, feature_size
-    u = torch.linspace(0, width - 1, columns, dtype=torch.float32)
-    v = torch.linspace(0, height - 1, rows, dtype=torch.float32)
-    return torch.stack([u.expand(rows, columns), v[:, None].expand(rows, columns)], dim=-1).flatten(0, 1)
-
-
-def frustum_points(
-    pixels: Tensor,
-    depths: Tensor,
-    intrinsics: Tensor,
-    T_bev_from_cam: Tensor,
-    image_augment: Tensor,
-    bev_augment: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the points of every pixel's ray lie.
-
-    Args:
-        pixels: (P, 2) float32, u and v in the network's image.
-        depths: (D,) float32, m along the optical axis.
-        intrinsics: (M, 3, 3) float32.
-        T_bev_from_cam: (M, 4, 4) float32.
-        image_augment: (M, 3, 3) float32; affine.
-        bev_augment: (M, 4, 4) float32, of the sample of each image.
-
-    Returns:
-        x, y, z, each (M, P, D) float32, m, augmented BEV frame.
-    """
-    undo = torch.linalg.inv_ex(image_augment[:, :2, :2]).inverse
-    uv = (pixels - image_augment[:, None, :2, 2]) @ undo.transpose(1, 2)
-    homogeneous = torch.cat([uv, torch.ones_like(uv[..., :1])], dim=-1)
-    bev_from_pixel = T_bev_from_cam[:, :3, :3] @ torch.linalg.inv_ex(intrinsics).inverse
-    # Points on a ray are linear in depth, so the rotations are applied to P rays instead of P x D points.
-    ray = homogeneous @ bev_from_pixel.transpose(1, 2) @ bev_augment[:, :3, :3].transpose(1, 2)
-    origin = (bev_augment[:, :3, :3] @ T_bev_from_cam[:, :3, 3:])[..., 0] + bev_augment[:, :3, 3]
-    x, y, z = (ray[..., i, None] * depths + origin[:, i, None, None] for i in range(3))
-    return x, y, z
-
-
-def cell_index(points: tuple[Tensor, Tensor, Tensor], image_sample: Tensor, grid: BevGrid) -> Tensor:
-    """(M, P, D) int64: ``(sample * nx + ix) * ny + iy`` of each point, -1 outside the grid.
-
-    Indices are truncated toward zero as in the original (quirk Q5): a point up to one cell below a lower border counts
-    into the first cell.
-    """
-    x, y, z = points
-    ix, x_inside = _truncated(x, grid.lower[0], grid.cell[0], grid.shape[0])
-    iy, y_inside = _truncated(y, grid.lower[1], grid.cell[1], grid.shape[1])
-    _, z_inside = _truncated(z, Z_RANGE[0], Z_RANGE[1] - Z_RANGE[0], 1)
-    flat = (image_sample[:, None, None] * grid.shape[0] + ix) * grid.shape[1] + iy
-    return torch.where(x_inside & y_inside & z_inside, flat, -1)
-
-
-def _truncated(values: Tensor, lower: float, size: float, count: int) -> tuple[Tensor, Tensor]:
-    """Indices, meaningless where the second tensor (bool) says that they lie outside."""
-    position = (values - lower) / size
-    return position.long(), (position > -1) & (position < count)
 
 
 def _conv_norm_relu(

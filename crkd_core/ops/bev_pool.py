@@ -42,15 +42,15 @@ def pool_plan(cells: Tensor, num_cells: int) -> PoolPlan:
     """The plan of a geometry. All its shapes follow from those of the arguments.
 
     Args:
-        cells: (M, H, W, D) integer, cell of each of D points on the ray of each pixel; -1 drops the point.
+        cells: (M, W, D, H) int32, cell of each of D points on the ray of each pixel, columns first; -1 drops the point.
         num_cells: number of cells.
     """
-    return plan_of_runs(cells, num_cells, longest=1 if cells.device.type == "cpu" else cells.shape[1])
+    return plan_of_runs(cells, num_cells, longest=1 if cells.device.type == "cpu" else cells.shape[3])
 
 
 def plan_of_runs(cells: Tensor, num_cells: int, *, longest: int) -> PoolPlan:
     """``pool_plan`` with runs of at most H rows (``longest=H``), or of one (``longest=1``)."""
-    cells = cells.permute(0, 2, 3, 1).to(torch.int32).contiguous()
+    cells = cells.contiguous()
     inside = cells >= 0
     opens = inside.clone()
     if longest > 1:
@@ -92,9 +92,9 @@ def bev_pool(per_pixel: Tensor, plan: PoolPlan) -> Tensor:
 
 def bev_pool_reference(per_pixel: Tensor, cells: Tensor, num_cells: int) -> Tensor:
     """What ``bev_pool`` computes, spelled out; ``cells`` as in ``pool_plan``. Materialises every product."""
-    bins = cells.shape[-1]
-    depth, context = per_pixel[:, :bins].softmax(1).permute(0, 2, 3, 1), per_pixel[:, bins:].permute(0, 2, 3, 1)
-    points = depth[..., None] * context[..., None, :]
+    by_column = per_pixel.permute(0, 3, 2, 1)
+    depth, context = by_column[..., : cells.shape[2]].softmax(-1), by_column[..., cells.shape[2] :]
+    points = depth.transpose(2, 3)[..., None] * context[:, :, None]
     target = torch.where(cells < 0, num_cells, cells).flatten()
     pooled = points.new_zeros(num_cells + 1, context.shape[-1])
     return pooled.index_add(0, target, points.flatten(0, 3))[:num_cells]

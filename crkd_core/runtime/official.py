@@ -16,7 +16,8 @@ from crkd_core.config import Recipe
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.official_keys import is_constant, official_key, official_value, our_key, our_value
 from crkd_core.models.swin import WindowAttention
-from crkd_core.models.view_transform import Z_RANGE, Splat
+from crkd_core.models.view_transform import Splat
+from crkd_core.ops.frustum import Z_RANGE
 
 Part = Literal["student", "teacher"]
 """Which model of a checkpoint: the camera + radar one or the camera + LiDAR one."""

@@ -19,7 +19,8 @@ from crkd_core.models.official_keys import our_key
 from crkd_core.models.radar_encoder import RadarEncoder
 from crkd_core.models.resnet import ResNet
 from crkd_core.models.swin import SwinTiny
-from crkd_core.models.view_transform import DepthLiftSplat, LiftSplat, depth_raster, frustum_points, pixel_grid
+from crkd_core.models.view_transform import DepthLiftSplat, LiftSplat, depth_raster
+from crkd_core.ops.frustum import frustum_points, pixel_grid
 from crkd_core.ops.pillars import decorate
 
 pytestmark = pytest.mark.golden

@@ -36,12 +36,12 @@ Case = tuple[Tensor, Tensor, int]
 def case(
     images: int, rows: int, columns: int, bins: int, channels: int, cells: int, *, dtype: torch.dtype = torch.float32
 ) -> Case:
-    """(M, D + C, H, W) logits and context; (M, H, W, D) cells, most of a column in one; number of cells."""
+    """(M, D + C, H, W) logits and context; (M, W, D, H) cells, most of a column in one; number of cells."""
     generator = torch.Generator().manual_seed(rows * 31 + bins)
     per_pixel = torch.randn(images, bins + channels, rows, columns, generator=generator).to(dtype)
-    shape = (images, rows, columns, bins)
-    column_cells = torch.randint(-2, cells, (images, 1, columns, bins), generator=generator).clamp(min=-1)
-    other_cells = torch.randint(-2, cells, shape, generator=generator).clamp(min=-1)
+    shape = (images, columns, bins, rows)
+    column_cells = torch.randint(-2, cells, (*shape[:3], 1), generator=generator, dtype=torch.int32).clamp(min=-1)
+    other_cells = torch.randint(-2, cells, shape, generator=generator, dtype=torch.int32).clamp(min=-1)
     turned = torch.rand(shape, generator=generator) < 0.3
     return per_pixel, torch.where(turned, other_cells, column_cells), cells
 
@@ -56,7 +56,7 @@ def reference_with_gradient(per_pixel: Tensor, cells: Tensor, num_cells: int, gr
 
 def random_gradient(arguments: Case) -> Tensor:
     per_pixel, cells, num_cells = arguments
-    shape = (num_cells, per_pixel.shape[1] - cells.shape[-1])
+    shape = (num_cells, per_pixel.shape[1] - cells.shape[2])
     return torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(per_pixel.dtype)
 
 
@@ -116,7 +116,7 @@ def test_shapes_that_differ_from_the_plan_are_named() -> None:
 
 
 def test_runs_are_rows_of_one_column_bin_and_cell() -> None:
-    cells = torch.tensor([4, 4, -1, 4, 2, 2, 2]).view(1, 7, 1, 1)
+    cells = torch.tensor([4, 4, -1, 4, 2, 2, 2], dtype=torch.int32).view(1, 1, 1, 7)
     plan = plan_of_runs(cells, 6, longest=7)
     c, d = CONTINUES, DROPPED
     assert plan.roles.flatten().tolist() == [1, c, d, 2, 0, c, c]
@@ -135,7 +135,7 @@ def test_torch_sees_through_the_operation() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_kernel_equals_reference(name: str, max_partial: int) -> None:
     per_pixel, cells, num_cells = case(*CASES[name])
-    plan = plan_of_runs(cells, num_cells, longest=cells.shape[1])
+    plan = plan_of_runs(cells, num_cells, longest=cells.shape[3])
     pooled = kernel_forward(per_pixel, plan, max_partial=max_partial)
     torch.testing.assert_close(pooled, bev_pool_reference(per_pixel, cells, num_cells))
 
@@ -145,7 +145,7 @@ def test_kernel_equals_reference(name: str, max_partial: int) -> None:
 @pytest.mark.parametrize("max_partial", [1000, 0], ids=["all sums stored", "none stored"])
 def test_kernel_sums_half_precision_in_float32(max_partial: int, dtype: torch.dtype) -> None:
     per_pixel, cells, num_cells = case(*CASES["several images"], dtype=dtype)
-    plan = plan_of_runs(cells, num_cells, longest=cells.shape[1])
+    plan = plan_of_runs(cells, num_cells, longest=cells.shape[3])
     pooled = kernel_forward(per_pixel, plan, max_partial=max_partial)
     expected = bev_pool_reference(per_pixel.float(), cells, num_cells)
     # A GPU rounds the depth weights to ten bits.
@@ -164,7 +164,7 @@ def test_backward_kernel_equals_reference(name: str, dtype: torch.dtype) -> None
     per_pixel, cells, num_cells = arguments
     grad = random_gradient(arguments)
     _, expected = reference_with_gradient(*arguments, grad)
-    plan = plan_of_runs(cells, num_cells, longest=cells.shape[1])
+    plan = plan_of_runs(cells, num_cells, longest=cells.shape[3])
     result = kernels.backward(*(x.to(KERNEL_DEVICE) for x in (grad, per_pixel, plan.cells))).cpu()
     tolerance = TOLERANCE[dtype]
     torch.testing.assert_close(result, expected.to(dtype), rtol=tolerance, atol=tolerance)
@@ -175,7 +175,7 @@ def test_kernels_take_any_strides() -> None:
     from crkd_core.ops.kernels import bev_pool as kernels
 
     per_pixel, cells, num_cells = case(*CASES["several images"])
-    plan = plan_of_runs(cells, num_cells, longest=cells.shape[1])
+    plan = plan_of_runs(cells, num_cells, longest=cells.shape[3])
     strided = torch.stack([per_pixel, per_pixel], -1).to(KERNEL_DEVICE)[..., 1].permute(3, 0, 2, 1).permute(1, 3, 2, 0)
     assert not strided.is_contiguous()
     assert torch.equal(kernel_forward(strided, plan, max_partial=9), kernel_forward(per_pixel, plan, max_partial=9))
