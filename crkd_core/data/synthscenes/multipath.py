@@ -95,6 +95,8 @@ def mirrored(echoes: Echoes, walls: Mirrors, link: Link, draws: Draws) -> tuple[
     wall, target = pairs(bounds[0], bounds[1])
     front = _dot(targets.points[target] - walls.middle[wall], walls.normal[wall])
     facing = (front > 0.3) & (targets.body[target] != walls.body[wall])
+    # Decided for each pair, so that a sweep draws the same random numbers in whatever batch it comes.
+    facing &= targets.level[target] > THRESHOLD + 2 * walls.loss[wall]
     wall, target, front = wall[facing], target[facing], front[facing]
     normal, middle = walls.normal[wall], walls.middle[wall]
     image = targets.points[target] - 2 * front[:, None] * normal

@@ -9,7 +9,7 @@ from crkd_core.data.synthscenes.conditions import Conditions
 from crkd_core.data.synthscenes.config import RadarMount
 from crkd_core.data.synthscenes.population import Actor, Block
 from crkd_core.data.synthscenes.radar import radar_sweep, radar_sweeps
-from crkd_core.data.synthscenes.world import Drive
+from crkd_core.data.synthscenes.world import Drive, make_drive
 from crkd_core.geometry.transforms import apply
 from crkd_core.types import RADAR_DTYPE
 
@@ -95,8 +95,10 @@ def test_metal_is_seen_more_often_and_stronger_than_people(stage: Stage):
     assert np.median(car["rcs"]) > np.median(person["rcs"]) + 2
 
 
-def test_a_sweep_is_the_same_alone_and_in_a_batch(drive: Drive):
-    scans = [(mount, drive.start_ns + k * 77_000_000) for k in range(3) for mount in drive.config.radars]
+@pytest.mark.parametrize("seed", [4, 5, 6])
+def test_a_sweep_is_the_same_alone_and_in_a_batch(seed: int):
+    drive = make_drive(seed)
+    scans = [(mount, drive.start_ns + k * 77_000_000) for k in range(6) for mount in drive.config.radars]
     for (mount, stamp), sweep in zip(scans, radar_sweeps(drive, scans), strict=True):
         np.testing.assert_array_equal(sweep.points, radar_sweep(drive, mount, stamp).points)
 
