@@ -88,6 +88,17 @@ class ConvReLU(nn.Module):
         return torch.cudnn_convolution_add_relu(x, weight, shortcut, 1.0, bias, *geometry)
 
 
+def _without_bias(shortcut: nn.Module, last: nn.Module) -> nn.Conv2d:
+    """The shortcut's convolution, its bias added to that of the convolution with which it is summed."""
+    assert isinstance(shortcut, nn.Conv2d)
+    assert isinstance(last, ConvReLU)
+    if shortcut.bias is not None:
+        assert last.bias is not None
+        last.bias = nn.Parameter(last.bias + shortcut.bias, requires_grad=False)
+        shortcut.bias = None
+    return shortcut
+
+
 class FusedBlock(nn.Module):
     """A folded residual block."""
 
@@ -95,7 +106,7 @@ class FusedBlock(nn.Module):
         super().__init__()
         names = ("conv1", "conv2") if isinstance(block, BasicBlock) else ("conv1", "conv2", "conv3")
         self.convs = nn.ModuleList(ConvReLU(getattr(block, name)) for name in names)
-        self.downsample = block.downsample
+        self.downsample = None if block.downsample is None else _without_bias(block.downsample[0], self.convs[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """As the block."""

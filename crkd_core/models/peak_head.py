@@ -104,19 +104,20 @@ class PeakHead(nn.Module):
         """(B, T, K, 10) float32: the box maps of each task at its cells, in the order of ``BOX_MAPS``."""
         batch, channels, nx, ny = shared.shape
         count = row.shape[2]
-        # A value depends on the 5 x 5 cells around it; beyond the border both convolutions see zeros.
-        steps = torch.arange(5, device=shared.device)
-        rows, columns = row[..., None] + steps, column[..., None] + steps
-        cells = F.pad(shared.permute(0, 2, 3, 1), (0, 0, 2, 2, 2, 2)).reshape(-1, channels)
-        sample = torch.arange(batch, device=shared.device).view(-1, 1, 1, 1, 1)
-        index = (sample * (nx + 4) + rows[..., :, None]) * (ny + 4) + columns[..., None, :]
-        patches = cells[index].transpose(0, 1).reshape(len(TASKS), batch * count, 5, 5, channels)
-        windows = patches.unfold(2, 3, 1).unfold(3, 3, 1).permute(0, 1, 2, 3, 5, 6, 4)
-        middle = torch.baddbmm(self.box_first_bias, windows.reshape(len(TASKS), -1, 9 * channels), self.box_first)
-        inner_row, inner_column = rows[..., 1:4] - 2, columns[..., 1:4] - 2
+        # A value depends on the 5 x 5 cells around it, in nine windows of 3 x 3; beyond the border both convolutions
+        # see zeros.
+        steps = torch.arange(3, device=shared.device)
+        inner_row, inner_column = row[..., None] + steps - 1, column[..., None] + steps - 1
         inside = ((inner_row >= 0) & (inner_row < nx))[..., :, None] & ((inner_column >= 0) & (inner_column < ny))[
             ..., None, :
         ]
+        cells = F.pad(shared.permute(0, 2, 3, 1), (0, 0, 2, 2, 2, 2)).reshape(-1, channels)
+        threes = cells.as_strided((len(cells) - 2, 3 * channels), (channels, 1))  # three cells of a row, side by side
+        sample = torch.arange(batch, device=shared.device).view(-1, 1, 1, 1, 1)
+        corner = (sample * (nx + 4) + inner_row[..., :, None] + 1) * (ny + 4) + inner_column[..., None, :] + 1
+        index = (corner[..., None] + steps * (ny + 4)).transpose(0, 1)  # (T, B, K, 3, 3, 3)
+        windows = threes.index_select(0, index.flatten()).view(len(TASKS), -1, 9 * channels)
+        middle = torch.baddbmm(self.box_first_bias, windows, self.box_first)
         inside = inside.transpose(0, 1).reshape(len(TASKS), -1, 1)
         middle = torch.where(inside, middle.relu(), 0.0).view(len(TASKS), batch * count, -1)
         codes = torch.baddbmm(self.box_last_bias, middle, self.box_last)

@@ -2,38 +2,97 @@
 
 from __future__ import annotations
 
-import contextlib
+import importlib.util
+import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from crkd_core.cli import UserError
 from crkd_core.config import Recipe
 from crkd_core.data.encode import encode
-from crkd_core.models.decode import Decoded
+from crkd_core.models.detector import FusionDetector
 from crkd_core.models.folding import folded
 from crkd_core.runtime.checkpoint import load_checkpoint
+from crkd_core.runtime.network import InferenceNetwork, unsupported
+from crkd_core.runtime.pipeline import Pipeline
 from crkd_core.types import Boxes3D, Detections, NetworkInput, SensorFrame
+
+_LOG = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "fp16", "bf16"]
 BASE_FRAME = "base_link"
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class DeviceError(UserError):
     """The device or precision asked for is not to be had here."""
 
 
+@dataclass(frozen=True)
+class DetectorStatus:
+    """How a detector runs.
+
+    Attributes:
+        device: where the network runs, for example ``cuda:0``.
+        precision: of the network.
+        backend: ``graphs``: everything from the pixels to the boxes in CUDA graphs. ``eager``: operation by operation,
+            images prepared on the CPU; on a CPU the only way.
+        missing: why a GPU does not run ``graphs``; empty if it does, and on a CPU.
+    """
+
+    device: str
+    precision: Precision
+    backend: Literal["graphs", "eager"]
+    missing: tuple[str, ...] = ()
+
+
+class _Backend(Protocol):
+    """Frames to rows of ``peak_head.FIELDS`` values, in two steps."""
+
+    def submit(self, frame: SensorFrame) -> Any:
+        """Begin with a frame."""
+
+    def collect(self, ticket: Any) -> NDArray[np.float32]:
+        """Finish it."""
+
+
+class _Eager:
+    """Encodes on the CPU, then runs the network as it is written."""
+
+    def __init__(
+        self, model: FusionDetector, device: torch.device, dtype: torch.dtype, pool: ThreadPoolExecutor
+    ) -> None:
+        self._model, self._device, self._dtype, self._pool = folded(model).to(device), device, dtype, pool
+
+    def submit(self, frame: SensorFrame) -> NetworkInput:
+        return encode(frame, self._model.recipe, pool=self._pool)
+
+    @torch.inference_mode()
+    def collect(self, ticket: NetworkInput) -> NDArray[np.float32]:
+        reduced = self._dtype != torch.float32
+        with torch.autocast(self._device.type, dtype=self._dtype if reduced else None, enabled=reduced):
+            found = self._model.detect(ticket.to(self._device))[0]
+        rows = torch.cat([found.boxes, found.scores[:, None], found.labels[:, None].float()], dim=1)
+        return np.asarray(rows.cpu().numpy())
+
+
 class Detector:
-    """A loaded, warmed-up detector. Not thread-safe: one frame at a time.
+    """A loaded, warmed-up detector. Not thread-safe: one frame at a time, or two through ``submit`` and ``collect``.
 
     Attributes:
         recipe: what the checkpoint was trained as.
         device: where the network runs.
-        last_timings: stage -> milliseconds of the last frame: ``preprocess``, ``network`` (with decoding), ``output``
-            and ``total``.
+        status: how it runs.
+        last_timings: stage -> milliseconds of the last frame: ``preprocess`` (on the host), ``network`` (until its
+            boxes are there), ``output`` and ``total``, the sum.
     """
 
     def __init__(
@@ -44,19 +103,21 @@ class Detector:
         precision: Precision = "fp32",
         score_threshold: float | None = None,
         recipe: str | None = None,
+        strict: bool = False,
     ) -> None:
         """Load a checkpoint.
 
         Args:
             checkpoint: folder with ``model.safetensors`` and ``model.json``.
             device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-            precision: of the network; geometry, pooling and decoding always run in float32.
+            precision: of the network; geometry, sums over cells and suppression are never below float32.
             score_threshold: detections below it are dropped; None: the recipe's.
             recipe: name the checkpoint's recipe must have, if given.
+            strict: refuse a GPU on which something of the fast path is missing, rather than run eagerly there.
 
         Raises:
             CheckpointError: missing, damaged or of another recipe.
-            DeviceError: no such device, or a precision it cannot compute.
+            DeviceError: no such device, a precision it cannot compute, or (``strict``) not all of the fast path.
         """
         model, found = load_checkpoint(checkpoint, expected_recipe=recipe)
         self.recipe: Recipe = found.recipe
@@ -64,9 +125,29 @@ class Detector:
         self.last_timings: dict[str, float] = {}
         threshold = found.recipe.model.head.score_threshold
         self._score_threshold = threshold if score_threshold is None else score_threshold
-        self._dtype = _autocast_dtype(precision, self.device)
-        self._model = folded(model).to(self.device)
-        self._decoders = ThreadPoolExecutor(max_workers=max(1, min(6, torch.get_num_threads())))
+        dtype = _dtype(precision, self.device)
+        self._pool = ThreadPoolExecutor(max_workers=max(1, min(6, torch.get_num_threads())))
+        self._backend, self.status = self._started(model, precision, dtype)
+        say_what_is_missing(self.status, strict=strict)
+
+    def _started(
+        self, model: FusionDetector, precision: Precision, dtype: torch.dtype
+    ) -> tuple[_Backend, DetectorStatus]:
+        """The fastest way to run the model here, and which one that is."""
+        missing: tuple[str, ...] = ()
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            missing = missing_for_graphs(model)
+            if not missing:
+                try:
+                    network = InferenceNetwork(model, dtype=dtype).to(self.device)
+                    pipeline = Pipeline(network, self.recipe, self._pool)
+                except RuntimeError as error:
+                    missing = (f"CUDA graphs could not be captured ({error})",)
+                else:
+                    return pipeline, DetectorStatus(str(self.device), precision, "graphs")
+        eager = _Eager(model, self.device, dtype, self._pool)
+        return eager, DetectorStatus(str(self.device), precision, "eager", missing)
 
     def __call__(self, frame: SensorFrame) -> Detections:
         """Detect objects in one frame.
@@ -80,30 +161,74 @@ class Detector:
         Raises:
             DataError: an image that cannot be decoded, naming the camera.
         """
-        times = [time.perf_counter()]
-        inputs = encode(frame, self.recipe, pool=self._decoders)
+        return self.collect(self.submit(frame))
+
+    def submit(self, frame: SensorFrame) -> Submitted:
+        """Begin with a frame; with ``collect`` the two halves of a call.
+
+        A GPU can compute one frame while the next one is submitted: submit frame n + 1, then collect frame n. Each is
+        to be collected before the one after the next is submitted.
+
+        Raises:
+            DataError: an image that cannot be decoded, naming the camera.
+        """
+        start = time.perf_counter()
+        ticket = self._backend.submit(frame)
+        return Submitted(frame, ticket, time.perf_counter() - start)
+
+    def collect(self, submitted: Submitted) -> Detections:
+        """Wait for a frame that was submitted; see ``__call__`` for the result."""
+        frame, times = submitted.frame, [time.perf_counter()]
+        rows = self._backend.collect(submitted.ticket)
         times.append(time.perf_counter())
-        found = self._run(inputs)
-        times.append(time.perf_counter())
+        rows = rows[rows[:, 9] >= self._score_threshold]
         detections = Detections(
-            boxes=Boxes3D.from_mmdet3d(found.boxes.cpu().numpy()).transformed(frame.T_base_from_bev),
-            scores=found.scores.cpu().numpy(),
-            labels=found.labels.cpu().numpy(),
+            boxes=Boxes3D.from_mmdet3d(rows[:, :9]).transformed(frame.T_base_from_bev),
+            scores=rows[:, 9].astype(np.float64),
+            labels=rows[:, 10].astype(np.int64),
             frame_id=BASE_FRAME,
             stamp=frame.stamp,
         )
-        detections = detections.filtered(detections.scores >= self._score_threshold)
         times.append(time.perf_counter())
-        stages = ("preprocess", "network", "output")
-        self.last_timings = {name: 1e3 * (b - a) for name, a, b in zip(stages, times, times[1:], strict=False)}
-        self.last_timings["total"] = 1e3 * (times[-1] - times[0])
+        stages = {"preprocess": submitted.seconds, "network": times[1] - times[0], "output": times[2] - times[1]}
+        self.last_timings = {name: 1e3 * seconds for name, seconds in stages.items()}
+        self.last_timings["total"] = sum(self.last_timings.values())
         return detections
 
-    @torch.inference_mode()
-    def _run(self, inputs: NetworkInput) -> Decoded:
-        reduced = torch.autocast(self.device.type, dtype=self._dtype) if self._dtype else contextlib.nullcontext()
-        with reduced:
-            return self._model.detect(inputs.to(self.device))[0]
+
+@dataclass(frozen=True)
+class Submitted:
+    """A frame under way.
+
+    Attributes:
+        frame: the measurements.
+        ticket: the backend's name for it.
+        seconds: that its submission took.
+    """
+
+    frame: SensorFrame
+    ticket: Any
+    seconds: float
+
+
+def missing_for_graphs(model: FusionDetector) -> tuple[str, ...]:
+    """Why a GPU cannot run a model as CUDA graphs, as far as one can tell without trying."""
+    reasons = [unsupported(model)]
+    if importlib.util.find_spec("triton") is None:
+        reasons.append("Triton is not installed (pip install triton)")
+    return tuple(reason for reason in reasons if reason is not None)
+
+
+def say_what_is_missing(status: DetectorStatus, *, strict: bool) -> None:
+    """Warn of what makes a detector slow, or refuse it.
+
+    Raises:
+        DeviceError: ``strict``, and something is missing.
+    """
+    for reason in status.missing:
+        if strict:
+            raise DeviceError(f"device {status.device}: asked not to run without CUDA graphs, but {reason}")
+        _LOG.warning("the detector runs eagerly on %s, which is slow: %s", status.device, reason)
 
 
 def resolved_device(device: str) -> torch.device:
@@ -125,10 +250,9 @@ def resolved_device(device: str) -> torch.device:
     return found
 
 
-def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    types = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-    if precision not in types:
-        raise DeviceError(f"precision: expected one of {', '.join(types)}, got '{precision}'")
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    if precision not in _DTYPES:
+        raise DeviceError(f"precision: expected one of {', '.join(_DTYPES)}, got '{precision}'")
     if precision == "fp16" and device.type == "cpu":
         raise DeviceError("precision fp16: not for the CPU; use fp32 or bf16")
-    return types[precision]
+    return _DTYPES[precision]

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from crkd_core.models.detector import CameraBranch, FusionDetector
-from crkd_core.models.folding import ConvReLU, folded, fused
+from crkd_core.models.folding import folded, fused
 from crkd_core.models.necks import SecondFPN
 from crkd_core.models.peak_head import PeakHead
 from crkd_core.models.view_transform import LiftSplat
 from crkd_core.ops.bev_pool import PoolPlan
 from crkd_core.types import NetworkInput
 
-Convolutions = Literal["plain", "fused", "compiled"]
+Convolutions = Literal["plain", "fused", "compiled", "fused compiled"]
 
 
 class InferenceNetwork(nn.Module):
     """Camera and radar branches, fusion, decoder and head for inference on CUDA.
 
-    Three steps that a CUDA graph can hold: ``plan``, needed only when the geometry changes, ``forward``, and nothing
-    after it: boxes come out in a table of fixed size.
+    Four steps that CUDA graphs can hold: ``plan``, needed only when the geometry changes, ``image_features`` and
+    ``radar_map``, which do not wait for each other, and ``boxes``, which end in a table of fixed size.
     """
 
     def __init__(self, model: FusionDetector, *, dtype: torch.dtype, convolutions: Convolutions = "fused") -> None:
@@ -38,18 +37,27 @@ class InferenceNetwork(nn.Module):
         self.dtype = dtype
         self.model = folded(model)
         self.head = PeakHead(self.model.head, self.model.grid, model.recipe.model.head)
-        if convolutions == "fused":
+        if convolutions.startswith("fused"):
             self.model, self.head = fused(self.model), fused(self.head)
         self.model.head = None  # type: ignore[assignment]  # the head is self.head
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, ConvReLU)):
-                module.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for name in ("box_first", "box_first_bias", "box_last", "box_last_bias"):
-            getattr(self.head, name).data = getattr(self.head, name).data.to(dtype)
+        self._to(dtype)
         self._image_maps, self._maps = self._trunk_of_images, self._trunk_of_cells
-        if convolutions == "compiled":
+        if convolutions.endswith("compiled"):
             self._image_maps = torch.compile(self._trunk_of_images, dynamic=False)
             self._maps = torch.compile(self._trunk_of_cells, dynamic=False)
+
+    def _to(self, dtype: torch.dtype) -> None:
+        """All weights, but not the constants of the geometry, nor the radar's point network, which autocast serves."""
+        parts = [self.model.fuser, self.model.decoder]
+        if self.model.camera is not None:
+            parts += [self.model.camera.backbone, self.model.camera.neck, _splat(self.model.camera).depthnet]
+        if self.model.radar is not None and self.model.radar.calibration is not None:
+            parts.append(self.model.radar.calibration)
+        parts += [self.head.shared, self.head.heat_first, self.head.heat_last]
+        for part in parts:
+            part.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for name in ("box_first", "box_first_bias", "box_last", "box_last_bias"):
+            getattr(self.head, name).data = getattr(self.head, name).data.to(dtype)
 
     def plan(self, inputs: NetworkInput) -> PoolPlan | None:
         """Where the image features go; None without cameras. Depends on the matrices of ``inputs`` only."""
@@ -63,23 +71,42 @@ class InferenceNetwork(nn.Module):
             bev_augment=inputs.bev_augment,
         )
 
-    def forward(self, inputs: NetworkInput, plan: PoolPlan | None) -> Tensor:
-        """(B, tasks, boxes, fields) float32, see ``PeakHead.forward``."""
-        with self._reduced(inputs):
-            shared, heat = self.maps(inputs, plan)
-            score, label, row, column = self.head.peaks(heat)
-            codes = self.head.codes(shared, row, column)
+    def image_features(self, images: Tensor) -> Tensor:
+        """(M, 3, H, W) of the network's type, normalised, -> (M, D + C, fH, fW): depth logits and context."""
+        features: Tensor = self._image_maps(images)
+        return features
+
+    def radar_map(self, inputs: NetworkInput) -> Tensor:
+        """(B, C, nx, ny); C is 0 without a radar branch."""
+        with torch.autocast(
+            inputs.radar.device.type, self.dtype, enabled=self.dtype != torch.float32, cache_enabled=False
+        ):
+            return self.model.other(inputs)[0].to(self.dtype)
+
+    def boxes(self, image_features: Tensor | None, plan: PoolPlan | None, other: Tensor) -> Tensor:
+        """The rest: (B, tasks, boxes, fields) float32, see ``PeakHead.forward``.
+
+        Args:
+            image_features: see there; None without cameras.
+            plan: see there.
+            other: the radar map.
+        """
+        shared, heat = self._maps(self.camera_map(image_features, plan, other), other)
+        score, label, row, column = self.head.peaks(heat)
+        codes = self.head.codes(shared, row, column)
         return self.head.results(score, label, self.head.boxes(codes, row, column))
 
-    def maps(self, inputs: NetworkInput, plan: PoolPlan | None) -> tuple[Tensor, Tensor]:
-        """The shared map and the heat map logits."""
-        if self.model.camera is not None:
-            assert plan is not None
-            camera = _splat(self.model.camera).splat(self._image_maps(inputs.images), plan)
-        else:
-            camera = self.model.camera_map(inputs)
-        other, _ = self.model.other(inputs)
-        return self._maps(camera.to(self.dtype), other.to(self.dtype))
+    def camera_map(self, image_features: Tensor | None, plan: PoolPlan | None, other: Tensor) -> Tensor:
+        """(B, C, nx, ny); C is 0 without cameras."""
+        if image_features is None or plan is None:
+            return other[:, :0]
+        assert self.model.camera is not None
+        return _splat(self.model.camera).splat(image_features, plan).to(self.dtype)
+
+    def forward(self, inputs: NetworkInput) -> Tensor:
+        """All of it, one step after the other."""
+        features = self.image_features(inputs.images.to(self.dtype)) if self.model.camera is not None else None
+        return self.boxes(features, self.plan(inputs), self.radar_map(inputs))
 
     def _trunk_of_images(self, images: Tensor) -> Tensor:
         camera = self.model.camera
@@ -90,11 +117,6 @@ class InferenceNetwork(nn.Module):
 
     def _trunk_of_cells(self, camera: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         return self.head.maps(self.model.decoder(self.model.fuser(camera, other)[0]))
-
-    def _reduced(self, inputs: NetworkInput) -> contextlib.AbstractContextManager[object]:
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(inputs.bev_augment.device.type, dtype=self.dtype, cache_enabled=False)
 
 
 def unsupported(model: FusionDetector) -> str | None:

@@ -1,16 +1,17 @@
 """Frames through the GPU: uploads on a stream of their own, everything else in CUDA graphs of fixed shapes.
 
 A frame is copied into one of two inboxes while the frame before it is computed; the graphs, captured once, read a third
-copy. There is room for so many cameras, image bytes and radar returns (``Capacity``); a frame that needs more has the
-graphs captured anew, which takes about a second. A camera that is missing keeps its place, but its pose puts all of
-its rays outside the grid, so that nothing of it is summed: the result is that of a frame without it.
+copy. The radar branch, and where rays meet the grid when that has changed, are computed beside the image branch. There
+is room for so many cameras, image bytes and radar returns (``Capacity``); a frame that needs more has the graphs
+captured anew, which takes about a second. A camera that is missing keeps its place, but its pose puts all of its rays
+outside the grid, so that nothing of it is summed: the result is that of a frame without it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import TypeVar
 
 import numpy as np
@@ -31,7 +32,7 @@ from crkd_core.runtime.staging import (
     inbox_layout,
     radar_of_bytes,
     table_layout,
-    with_measured,
+    with_radar,
     write_geometry,
     write_radar,
     write_tables,
@@ -65,7 +66,7 @@ class Pipeline:
         """
         self._network, self._recipe, self._pool = network, recipe, pool
         self._device = next(network.parameters()).device
-        self._uploads, self._stream = torch.cuda.Stream(self._device), torch.cuda.Stream(self._device)
+        self._uploads, self._stream, self._side = (torch.cuda.Stream(self._device) for _ in range(3))
         self._next, self._planned = 0, b""
         self._done: list[torch.cuda.Event] = []
         self._build(Capacity() if recipe.model.camera is not None else Capacity(cameras=0))
@@ -88,9 +89,10 @@ class Pipeline:
         ticket, self._next = self._next, (self._next + 1) % INBOXES
         self._done[ticket].synchronize()
         self._update_tables(host)
+        self._upload_images(ticket, host)  # which takes the GPU as long as the rest takes the host
         geometry = write_geometry(host, self._staging_arrays[ticket])
         write_radar(host, self._staging_arrays[ticket])
-        self._upload(ticket, host)
+        self._upload_rest(ticket)
         self._compute(ticket, new_plan=geometry != self._planned)
         self._planned = geometry
         return ticket
@@ -101,36 +103,41 @@ class Pipeline:
         rows = self._host_results[ticket].numpy().reshape(-1, FIELDS)
         return np.asarray(rows[rows[:, 9] > 0])
 
-    def _upload(self, ticket: int, host: HostFrame) -> None:
+    def _upload_images(self, ticket: int, host: HostFrame) -> None:
         staging, inbox = self._staging[ticket], self._inboxes[ticket]
-
-        def page_locked(i: int) -> Tensor:
-            """The strip in memory that the GPU can fetch by itself."""
-            strip = host.strip(i)
-            if strip.flags.c_contiguous and strip.flags.writeable:
-                own = torch.from_numpy(strip)
-                if own.is_pinned():
-                    return own.view(-1)
-            begin = i * self.capacity.image_bytes
-            place: Tensor = staging[begin : begin + strip.nbytes]
-            np.copyto(place.numpy().reshape(strip.shape), strip)
-            return place
-
+        begin = [i * self.capacity.image_bytes for i in range(len(host.images))]
+        strips = [_page_locked(host.strip(i)) for i in range(len(host.images))]
+        staged: list[Future[None] | None] = [
+            self._pool.submit(_copy, host.strip(i), staging, begin[i]) if strip is None else None
+            for i, strip in enumerate(strips)
+        ]
         with torch.cuda.stream(self._uploads):
-            rest = slice(self._layout.span("intrinsics").start, self._layout.size)
-            inbox[rest].copy_(staging[rest], non_blocking=True)
-            for i, strip in enumerate(self._pool.map(page_locked, range(len(host.images)))):
-                begin = i * self.capacity.image_bytes
-                inbox[begin : begin + len(strip)].copy_(strip, non_blocking=True)
+            for i, (strip, copied) in enumerate(zip(strips, staged, strict=True)):
+                if copied is not None:
+                    copied.result()
+                    strip = staging[begin[i] : begin[i] + host.strip(i).nbytes]  # noqa: PLW2901
+                assert strip is not None
+                inbox[begin[i] : begin[i] + len(strip)].copy_(strip, non_blocking=True)
+
+    def _upload_rest(self, ticket: int) -> None:
+        rest = slice(self._layout.span("intrinsics").start, self._layout.size)
+        with torch.cuda.stream(self._uploads):
+            self._inboxes[ticket][rest].copy_(self._staging[ticket][rest], non_blocking=True)
             self._uploaded[ticket].record(self._uploads)
 
     def _compute(self, ticket: int, *, new_plan: bool) -> None:
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(self._uploaded[ticket])
             self._static.copy_(self._inboxes[ticket], non_blocking=True)
+            self._side.wait_stream(self._stream)
+            self._image_graph.replay()
+        with torch.cuda.stream(self._side):
             if new_plan:
                 self._plan_graph.replay()
-            self._graph.replay()
+            self._radar_graph.replay()
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_stream(self._side)
+            self._box_graph.replay()
             self._host_results[ticket].copy_(self._results, non_blocking=True)
             self._done[ticket].record(self._stream)
 
@@ -173,22 +180,46 @@ class Pipeline:
         self._capture(self._layout.views(self._static), tables.views(self._tables))
 
     def _capture(self, views: dict[str, Tensor], tables: dict[str, Tensor]) -> None:
-        geometry = geometry_input(views, self._recipe)
+        network, recipe = self._network, self._recipe
+        geometry = geometry_input(views, recipe)
 
-        def step() -> Tensor:
-            images = images_of_bytes(views, tables, self._network.dtype)
-            radar = radar_of_bytes(views, self._recipe)
-            boxes: Tensor = self._network(with_measured(geometry, images, radar), self._plan)
-            return boxes
+        def image_features() -> Tensor | None:
+            if recipe.model.camera is None:
+                return None
+            return network.image_features(images_of_bytes(views, tables, network.dtype))
 
-        memory = torch.cuda.graph_pool_handle()
-        algorithms = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=True, allow_tf32=False)
+        def radar_map() -> Tensor:
+            return network.radar_map(with_radar(geometry, radar_of_bytes(views, recipe)))
+
+        # Graphs that run beside each other must not share memory.
+        memory, side_memory = torch.cuda.graph_pool_handle(), torch.cuda.graph_pool_handle()
+        # cuDNN's own choice of algorithm: a search takes longer than it gains, and may choose differently next time.
+        algorithms = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), algorithms:
-            self._plan_graph, self._plan = captured(lambda: self._network.plan(geometry), self._stream, memory)
-            self._plan_graph.replay()
-            self._graph, self._results = captured(step, self._stream, memory)
+            self._plan_graph, plan = captured(lambda: network.plan(geometry), self._side, side_memory)
+            self._radar_graph, other = captured(radar_map, self._side, side_memory)
+            self._image_graph, features = captured(image_features, self._stream, memory)
+            for graph in (self._plan_graph, self._radar_graph, self._image_graph):
+                graph.replay()
+            torch.cuda.synchronize(self._device)
+            self._box_graph, self._results = captured(
+                lambda: network.boxes(features, plan, other), self._stream, memory
+            )
+        self._between = (plan, other, features)  # graphs write and read them: they must stay
         torch.cuda.synchronize(self._device)
         self._host_results = [torch.zeros(self._results.shape, pin_memory=True) for _ in range(INBOXES)]
+
+
+def _page_locked(strip: NDArray[np.uint8]) -> Tensor | None:
+    """The strip as bytes that the GPU can fetch by itself; None if it lies in ordinary memory."""
+    if not (strip.flags.c_contiguous and strip.flags.writeable):
+        return None
+    own: Tensor = torch.from_numpy(strip)
+    return own.view(-1) if own.is_pinned() else None
+
+
+def _copy(strip: NDArray[np.uint8], staging: Tensor, begin: int) -> None:
+    np.copyto(staging[begin : begin + strip.nbytes].numpy().reshape(strip.shape), strip)
 
 
 def captured(step: Callable[[], T], stream: torch.cuda.Stream, memory: object) -> tuple[torch.cuda.CUDAGraph, T]:

@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_ROWS = 16
-_COLUMNS = 64
+_ROWS = 8
+_COLUMNS = 32
 
 
 def launch_suppress(
@@ -43,9 +43,9 @@ def launch_suppress(
 @triton.jit
 def _clipped(p, d, half):
     """Where the point p + t d enters and leaves the slab of +- half."""
-    safe = tl.where(tl.abs(d) < 1e-30, 1e-30, d)
-    a = (-half - p) / safe
-    b = (half - p) / safe
+    inverse = 1.0 / tl.where(tl.abs(d) < 1e-30, 1e-30, d)
+    a = (-half - p) * inverse
+    b = (half - p) * inverse
     return tl.minimum(a, b), tl.maximum(a, b)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,14 @@ from crkd_core.data.encode import encode
 from crkd_core.data.errors import DataError
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import CheckpointError, save_checkpoint
-from crkd_core.runtime.detector import Detector, DeviceError
-from crkd_core.types import Boxes3D, SensorFrame
+from crkd_core.runtime.detector import (
+    Detector,
+    DetectorStatus,
+    DeviceError,
+    missing_for_graphs,
+    say_what_is_missing,
+)
+from crkd_core.types import Boxes3D, Detections, SensorFrame
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +105,67 @@ def test_a_device_or_precision_that_is_not_to_be_had_is_refused(checkpoint: Path
 def test_the_checkpoint_of_another_recipe_is_refused(checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="expected 'student_r50', got 'micro'"):
         Detector(checkpoint, recipe="student_r50")
+
+
+def test_a_cpu_runs_eagerly_and_nothing_is_missing(checkpoint: Path) -> None:
+    found = Detector(checkpoint, device="cpu", strict=True).status
+    assert found == DetectorStatus(device="cpu", precision="fp32", backend="eager", missing=())
+
+
+def test_a_frame_may_be_submitted_before_the_last_one_is_collected(detector: Detector, frame: SensorFrame) -> None:
+    other = micro_frame(4).frame
+    first, second = detector.submit(frame), detector.submit(other)
+    for submitted, given in ((first, frame), (second, other)):
+        found, expected = detector.collect(submitted), detector(given)
+        assert found.stamp == given.stamp
+        np.testing.assert_array_equal(found.boxes.centers, expected.boxes.centers)
+
+
+def test_what_is_missing_is_said_once_or_refused(caplog: pytest.LogCaptureFixture) -> None:
+    status = DetectorStatus("cuda:0", "fp16", "eager", missing=("Triton is not installed",))
+    say_what_is_missing(status, strict=False)
+    assert caplog.text.count("Triton is not installed") == 1
+    with pytest.raises(DeviceError, match=r"cuda:0: .*Triton is not installed"):
+        say_what_is_missing(status, strict=True)
+    say_what_is_missing(replace(status, backend="graphs", missing=()), strict=True)
+
+
+def test_graphs_need_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FusionDetector(micro_recipe())
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    (reason,) = missing_for_graphs(model)
+    assert "pip install triton" in reason
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_graphs_give_the_boxes_of_the_cpu(checkpoint: Path, detector: Detector, precision: Any) -> None:
+    graphs = Detector(checkpoint, device="cuda", precision=precision, strict=True)
+    assert graphs.status.backend == "graphs"
+    for seed in (3, 4, 3):
+        frame = micro_frame(seed).frame
+        front = {"CAM_FRONT": frame.cameras["CAM_FRONT"]}
+        for given in (frame, replace(frame, cameras=front), replace(frame, radars={})):
+            found, again, expected = graphs(given), graphs(given), detector(given)
+            np.testing.assert_array_equal(found.boxes.centers, again.boxes.centers)
+            np.testing.assert_array_equal(found.scores, again.scores)
+            strong = expected.scores > np.sort(expected.scores)[-20]
+            assert matched(expected.filtered(strong), found, metres=0.01 if precision == "fp32" else 0.2) > 0.9
+
+
+@pytest.mark.gpu
+def test_a_frame_that_needs_more_room_has_the_graphs_captured_anew(checkpoint: Path, detector: Detector) -> None:
+    graphs = Detector(checkpoint, device="cuda", strict=True)
+    frame = micro_frame(3).frame
+    ((name, sweeps),) = frame.radars.items()
+    crowded = replace(frame, radars={name: [replace(sweeps[0], points=np.tile(sweeps[0].points, 300))]})
+    found, expected = graphs(crowded), detector(crowded)
+    strong = expected.scores > np.sort(expected.scores)[-20]
+    assert matched(expected.filtered(strong), found, metres=0.01) > 0.9
+
+
+def matched(expected: Detections, found: Detections, *, metres: float) -> float:
+    """The share of boxes that have one of the same class so near."""
+    offset = np.linalg.norm(expected.boxes.centers[:, None] - found.boxes.centers[None], axis=2)
+    near = (offset <= metres) & (expected.labels[:, None] == found.labels[None])
+    return float(near.any(1).mean())

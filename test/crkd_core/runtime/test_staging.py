@@ -26,7 +26,7 @@ from crkd_core.runtime.staging import (
     inbox_layout,
     radar_of_bytes,
     table_layout,
-    with_measured,
+    with_radar,
     write_geometry,
     write_radar,
     write_tables,
@@ -53,7 +53,7 @@ def staged(frame: SensorFrame, recipe: Recipe) -> NetworkInput:
         write_tables(place, host.images[i][0].nbytes, i, tables.arrays(table_memory))
     views = layout.views(memory)
     images = images_of_bytes(views, tables.views(table_memory), torch.float32)
-    return with_measured(geometry_input(views, recipe), images, radar_of_bytes(views, recipe))
+    return replace(with_radar(geometry_input(views, recipe), radar_of_bytes(views, recipe)), images=images)
 
 
 def reduced(recipe: Recipe) -> Recipe:
@@ -82,7 +82,7 @@ def test_network_input_is_that_of_encode(frame: SensorFrame) -> None:
 
 def boxes(network: InferenceNetwork, inputs: NetworkInput) -> Tensor:
     with torch.inference_mode():
-        rows = network(inputs, network.plan(inputs))[0].flatten(0, 1)
+        rows = network(inputs)[0].flatten(0, 1)
     return rows[rows[:, 9] > 0]
 
 
