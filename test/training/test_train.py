@@ -75,7 +75,7 @@ def test_a_run_leaves_a_checkpoint_its_score_and_what_ran_and_the_checkpoint_sco
     assert len(json.loads((out / "results.json").read_text())) == 2
     assert [path.name for path in out.rglob("*.ckpt")] == ["last.ckpt"]
 
-    scored = ["--split", "synth_val", "--by", "condition", "range", "--out", tmp_path / "scored", "--no-progress"]
+    scored = ["--split", "synth_train", "--by", "condition", "range", "--out", tmp_path / "scored", "--no-progress"]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, [out / "model", *data, *scored])])
     assert script("evaluate.py").main() == 0
     assert "2 of 2 samples of the selection can be scored" in capsys.readouterr().out

@@ -136,7 +136,8 @@ def scene_rows(drive: Drive, name: str, events: dict[str, list[Event]]) -> Table
         "scene": [
             {"token": scene, "name": name, "log_token": log, "nbr_samples": len(samples),
              "first_sample_token": samples[0], "last_sample_token": samples[-1],
-             "description": f"SynthScenes drive, seed {drive.seed}, configuration {drive.config.config_hash()}"}
+             "description": f"{drive.conditions.describe()}; SynthScenes seed {drive.seed}, configuration "
+                            f"{drive.config.config_hash()}"}
         ],
         "sample": [
             {"token": t, "timestamp": stamp // 1000, "scene_token": scene}

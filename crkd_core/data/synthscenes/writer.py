@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from crkd_core.data.radar_pcd import radar_pcd_bytes
 from crkd_core.data.synthscenes.cameras import render
-from crkd_core.data.synthscenes.config import SynthConfig
+from crkd_core.data.synthscenes.config import TRAINING_SEEDS, SynthConfig
 from crkd_core.data.synthscenes.lidar import lidar_sweep
 from crkd_core.data.synthscenes.radar import radar_sweep
 from crkd_core.data.synthscenes.tables import (
@@ -33,12 +33,15 @@ from crkd_core.data.synthscenes.tables import (
 )
 from crkd_core.data.synthscenes.world import Drive, SynthError, make_drive
 
-SPLIT = "synth_val"
-"""The split in ``splits.json`` that names all scenes written."""
 _CHUNK = 24  # files per task of a worker process
 _MAP_RESOLUTION = 0.1  # m per pixel, the devkit's default
 
 _logger = logging.getLogger(__name__)
+
+
+def split_of(seed: int) -> str:
+    """The split in ``splits.json`` that names a drive's scene: ``synth_train`` or ``synth_val``."""
+    return "synth_train" if seed in TRAINING_SEEDS else "synth_val"
 
 
 def write_nuscenes(
@@ -85,7 +88,10 @@ def write_nuscenes(
             source = (drive.seed, drive.config, drive.duration_s)
             tasks += [(source, everything[k : k + _CHUNK]) for k in range(0, len(everything), _CHUNK)]
             _write_bytes(partial / map_filename(drive, name), _map_mask(drive))
-        _write_tables(partial / version, tables, names)
+        splits: dict[str, list[str]] = {}
+        for drive, name in zip(drives, names, strict=True):
+            splits.setdefault(split_of(drive.seed), []).append(name)
+        _write_tables(partial / version, tables, splits)
         _write_files(partial, tasks, jpeg_quality, jobs, progress=progress)
     _logger.info("%s: %d scenes written", root, len(drives))
 
@@ -126,10 +132,10 @@ def _complete_or_nothing(root: Path) -> Iterator[Path]:
         raise
 
 
-def _write_tables(folder: Path, tables: Tables, names: Sequence[str]) -> None:
+def _write_tables(folder: Path, tables: Tables, splits: dict[str, list[str]]) -> None:
     for table, rows in tables.items():
         _write_bytes(folder / f"{table}.json", msgspec.json.encode(rows))
-    _write_bytes(folder / "splits.json", msgspec.json.encode({SPLIT: list(names)}))
+    _write_bytes(folder / "splits.json", msgspec.json.encode(splits))
 
 
 def _write_files(

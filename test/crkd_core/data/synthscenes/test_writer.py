@@ -9,7 +9,7 @@ import pytest
 from crkd_core.data.radar_pcd import read_lidar_bin, read_radar_pcd
 from crkd_core.data.synthscenes import SynthConfig, frame_at, keyframe_stamps, make_drive
 from crkd_core.data.synthscenes.world import Drive, SynthError
-from crkd_core.data.synthscenes.writer import SPLIT, write_nuscenes
+from crkd_core.data.synthscenes.writer import write_nuscenes
 from crkd_core.types import DETECTION_CLASSES, RADAR_DTYPE, Boxes3D
 
 _CONFIG = SynthConfig(image_width=128)
@@ -96,7 +96,7 @@ def test_perfect_predictions_score_an_average_precision_of_one(nusc: Any, tmp_pa
     path = tmp_path / "result.json"
     path.write_text(json.dumps({"meta": meta, "results": results}))
     evaluation = DetectionEval(
-        nusc, config_factory("detection_cvpr_2019"), str(path), SPLIT, str(tmp_path), verbose=False
+        nusc, config_factory("detection_cvpr_2019"), str(path), "synth_val", str(tmp_path), verbose=False
     )
     metrics, _ = evaluation.evaluate()
     present = {box.detection_name for box in evaluation.gt_boxes.all}
