@@ -25,7 +25,6 @@ import platform
 import pstats
 import re
 import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -35,17 +34,14 @@ import msgspec
 import numpy as np
 import PIL
 import torch
-from tqdm import tqdm
 
 from crkd_core.cli import ArgumentParser, UserError, run
 from crkd_core.config import Recipe, load_recipe
 from crkd_core.data.dataset import TrainingSet, collate_training
-from crkd_core.data.frames import NuScenesFrames, channels_read
-from crkd_core.data.image_cache import ImageCache
 from crkd_core.data.nuscenes import load_index
 from crkd_core.data.nuscenes_dummy import VERSION, write_dummy_set
 from crkd_core.data.simulated import prerendered, simulated_keys
-from crkd_core.types import AnnotatedFrame
+from crkd_core.training.nuscenes_data import Prepared, nuscenes_frames, objects_to_paste
 
 MB = 1e6
 INDEX_FILE = "index.npz"
@@ -70,7 +66,8 @@ def arguments() -> argparse.Namespace:
     loader.add_argument("--synthscenes", type=int, default=0, metavar="N", help="simulate N drives of four samples")
     loader.add_argument("--image-width", type=int, default=1600, help="of simulated images (default: %(default)s)")
     loader.add_argument("--resize", choices=["pil_bicubic", "reduced"], help="another way than the recipe's")
-    loader.add_argument("--cache", action="store_true", help="from smaller images, made before in a temporary folder")
+    loader.add_argument("--prepared", type=Path, metavar="DIR", help="what training/prepare.py made of --dataroot")
+    loader.add_argument("--image-cache", action="store_true", help="read the smaller images of --prepared")
     loader.add_argument(
         "--samples", type=int, default=160, help="of an epoch; repeated if there are fewer (default: %(default)s)"
     )
@@ -195,8 +192,10 @@ def measured_loader(args: argparse.Namespace) -> dict[str, Any]:
     """Time by part, throughput and memory."""
     if bool(args.dataroot) == bool(args.synthscenes):
         raise UserError("data: name either --dataroot DIR or --synthscenes N")
-    if args.cache and not args.dataroot:
-        raise UserError("--cache: only files of a --dataroot can be made smaller")
+    if args.image_cache and not (args.dataroot and args.prepared):
+        raise UserError(
+            "--image-cache: name the --dataroot, and the folder that training/prepare.py made: --prepared DIR"
+        )
     if min(args.epochs, args.workers, args.samples) < 1 or args.synthscenes < 0 or args.image_width < 64:
         raise UserError(
             "expected --epochs, --workers and --samples of 1 or more, --synthscenes of 0 or more, --image-width of 64 "
@@ -205,46 +204,32 @@ def measured_loader(args: argparse.Namespace) -> dict[str, Any]:
     recipe = load_recipe(args.recipe)
     if args.resize:
         recipe = msgspec.structs.replace(recipe, image=msgspec.structs.replace(recipe.image, resize=args.resize))
-    with tempfile.TemporaryDirectory() as folder:
-        source = nuscenes_source(args, recipe, Path(folder)) if args.dataroot else simulated_source(args, recipe)
-        samples = TrainingSet(source, recipe, seed=args.seed)
-        title = (
-            f"{recipe.name}, {recipe.image.resize}{', smaller images' if args.cache else ''}, {len(samples)} samples"
-        )
-        print(title)
-        parts = time_by_part(samples)
-        epochs = loaded_epochs(samples, recipe, args)
+    samples = training_set(args, recipe)
+    cached = ", smaller images" if args.image_cache else ""
+    title = f"{recipe.name}, {recipe.image.resize}{cached}, {len(samples)} samples"
+    print(title)
+    parts = time_by_part(samples)
+    epochs = loaded_epochs(samples, recipe, args)
     return {"title": title, "ms_by_part": parts, "epochs": epochs}
 
 
-def nuscenes_source(args: argparse.Namespace, recipe: Recipe, folder: Path) -> NuScenesFrames:
-    """The complete samples of a data set; with --cache their images are made smaller first."""
-    index = load_index(args.dataroot, args.version)
-    channels = channels_read(index, recipe)
-    samples = index.complete_samples(channels)[: args.samples]
-    if not samples:
-        raise UserError(f"{args.dataroot}/{args.version}: no sample has all its files; {index.report()}")
-    images = ImageCache.of(args.dataroot, folder, recipe.image) if args.cache else None
-    if images is not None:
-        keys = [index.key_record(sample, channel) for sample in samples for channel in channels]
-        for key in tqdm(keys, desc="smaller images"):
-            if key is not None and key.modality == "camera":
-                images.add(key.path)
-    return NuScenesFrames(
-        index, samples, radar_sweeps=recipe.radar_sweeps, lidar_sweeps=recipe.lidar_sweeps, images=images
-    )
-
-
-def simulated_source(args: argparse.Namespace, recipe: Recipe) -> list[AnnotatedFrame]:
-    """Key frames of simulated drives."""
-    return prerendered(
-        simulated_keys(range(args.seed, args.seed + args.synthscenes), frames_per_drive=4)[: args.samples],
+def training_set(args: argparse.Namespace, recipe: Recipe) -> TrainingSet:
+    """The samples of a data set, or of simulated drives kept in memory."""
+    if args.dataroot:
+        prepared = None if args.prepared is None else Prepared(args.prepared, args.version)
+        frames = nuscenes_frames(
+            args.dataroot, args.version, recipe, prepared=prepared, smaller_images=args.image_cache
+        )
+        return TrainingSet(frames, recipe, seed=args.seed, database=objects_to_paste(frames, recipe, prepared))
+    simulated = prerendered(
+        simulated_keys(range(args.seed, args.seed + args.synthscenes), frames_per_drive=4),
         image_width=args.image_width,
         radar_sweeps=recipe.radar_sweeps,
         lidar_sweeps=recipe.lidar_sweeps,
         jobs=args.workers,
         progress=True,
     )
+    return TrainingSet(simulated, recipe, seed=args.seed)
 
 
 def time_by_part(samples: TrainingSet) -> dict[str, float]:
@@ -287,7 +272,7 @@ def time_by_part(samples: TrainingSet) -> dict[str, float]:
 
 def loaded_epochs(samples: TrainingSet, recipe: Recipe, args: argparse.Namespace) -> list[dict[str, float]]:
     """Throughput and memory of the training loader, epoch by epoch of --samples samples."""
-    from crkd_core.training.loop import TrainingOptions, training_loader
+    from crkd_core.training.loop import TrainingOptions, training_loader  # not for the processes of `index`
 
     batch = recipe.train.batch_size
     steps, ahead = args.samples // batch, READ_AHEAD * args.workers

@@ -61,10 +61,11 @@ def draw_input(
         lidar_xyz = apply(T_aug_from_bev, lidar_xyz)
     panels = [_camera_panel(sample, i, lidar_xyz, name) for i, name in enumerate(cameras)]
     height = max((panel.shape[0] for panel in panels), default=0)
+    columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // COLUMNS)
     top = 2 * TEXT_SIZE if title else 0
     size = max(rows * height, PANEL_WIDTH)
-    sheet = canvas(top + size, (COLUMNS * PANEL_WIDTH if panels else 0) + size)
+    sheet = canvas(top + size, columns * PANEL_WIDTH + size)
     for i, panel in enumerate(panels):
         y, x = top + i // COLUMNS * height, i % COLUMNS * PANEL_WIDTH
         sheet[y : y + panel.shape[0], x : x + PANEL_WIDTH] = panel

@@ -1,7 +1,7 @@
 import numpy as np
 
 from crkd_core.drawing.bev import BevView
-from crkd_core.drawing.style import CLASS_COLORS, RADAR_STILL, TRUTH, speed_colors
+from crkd_core.drawing.style import CLASS_COLORS, RADAR_STILL, TRUTH, depth_colors, speed_colors
 from crkd_core.geometry.transforms import transform, yaw_rotation
 from crkd_core.types import RADAR_DTYPE, Boxes3D, Detections, RadarSweep
 
@@ -93,3 +93,36 @@ def test_an_empty_view_takes_empty_lists():
     view.draw_truth(empty)
     view.draw_detections(empty)
     np.testing.assert_array_equal(view.image, before)
+
+
+def test_dots_outside_are_left_out():
+    view = BevView(400, 50.0)
+    before = view.image.copy()
+    view.draw_dots(np.array([[20.0, 10.0, 3.0], [51.0, 0.0, 0.0], [0.0, -50.1, 0.0]]), (255, 0, 0))
+    np.testing.assert_array_equal(changed(before, view.image), [[200 - 40, 200 - 80]])
+
+
+def test_a_moving_point_shows_the_way_of_the_next_second():
+    view = BevView(400, 50.0)
+    before = view.image.copy()
+    view.draw_moving_points(np.array([[10.0, 0.0]]), np.array([[15.0, 0.0]]))
+    pixels = changed(before, view.image)
+    np.testing.assert_allclose(pixels[:, 1].min(), 200 - 4 * 25, atol=2)
+    np.testing.assert_allclose(pixels[:, 1].max(), 200 - 4 * 10, atol=4)
+    assert len(has_color(view.image, tuple(speed_colors([15.0])[0].tolist())))
+
+
+def test_the_vehicle_stands_where_it_is_told():
+    view = BevView(400, 50.0, T_view_from_base=transform(np.eye(3), [20.0, 0.0, 0.0]))
+    pixels = np.argwhere((view.image > 225).all(axis=-1))
+    np.testing.assert_allclose(pixels.mean(axis=0), [200 - 4 * 21, 200], atol=2)
+
+
+def test_near_points_are_red_and_far_ones_blue():
+    near, far, beyond = depth_colors([1.0, 60.0, 200.0]).astype(int)
+    assert near[0] > 150
+    assert near[0] > 2 * near[2]
+    assert far[2] > 150
+    assert far[2] > 2 * far[0]
+    np.testing.assert_array_equal(far, beyond)
+    assert depth_colors([]).shape == (0, 3)
