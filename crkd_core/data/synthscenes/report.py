@@ -15,7 +15,7 @@ from crkd_core.data.synthscenes.link import FAR_BEAM
 from crkd_core.types import RADAR_DTYPE, FloatArray
 
 # dyn_prop
-_MOVING, _STATIONARY, _ONCOMING, _CANDIDATE, _UNKNOWN, _CROSSING, _CROSSING_MOVING = range(7)
+_MOVING, _STATIONARY, _ONCOMING, _CANDIDATE, _UNKNOWN, _CROSSING_STATIONARY, _CROSSING_MOVING = range(7)
 # invalid_state; all but 3, 6 and 7 are "valid cluster, but ..."
 _VALID, _UNCONFIRMED, _LOW_RCS, _MIRROR, _OUT_OF_VIEW = 0, 3, 4, 6, 7
 _CHILD, _ARTEFACT_50_DEG, _NO_MAXIMUM, _ABOVE_95_M, _MULTI_TARGET = 9, 10, 11, 15, 16
@@ -59,16 +59,18 @@ def reports(echoes: Echoes, own: FloatArray, draws: Draws) -> NDArray[np.void]:
     # One return in ten at rest and three in ten in motion have an ambiguous Doppler (1) or are being resolved (2).
     ambiguous = u[:, 2] < np.where(np.abs(radial) > 1, 0.3, 0.1)
     records["ambig_state"] = np.where(rejected, 0, np.where(ambiguous, np.where(u[:, 3] < 0.72, 1, 2), 3))
-    # Codes of the sensor's own accuracy estimates, coarser with range.
-    blank = state == _OUT_OF_VIEW
-    coarse = {"x_rms": (19, 0.1 + distance / 120, 0.45), "y_rms": (19, 0.05 + distance / 80, 0.45)}
-    coarse["vx_rms"] = (16, np.full_like(distance, 0.34), 0.25)
-    for column, (name, (least, chance, further)) in enumerate(coarse.items(), start=4):
-        relative = np.maximum(u[:, column], 1e-9) / np.minimum(chance, 0.97)
-        steps = 1 + np.floor(np.log(relative) / np.log(further))
-        records[name] = np.where(blank, 0, least + np.clip(steps, 0, 4))
-    records["vy_rms"] = np.where(blank, 0, 3)
+    records["x_rms"] = _accuracy(19, 0.1 + distance / 120, 0.45, u[:, 4])
+    records["y_rms"] = _accuracy(19, 0.05 + distance / 80, 0.45, u[:, 5])
+    records["vx_rms"], records["vy_rms"] = _accuracy(16, np.full_like(distance, 0.34), 0.25, u[:, 6]), 3
+    for name in ("x_rms", "y_rms", "vx_rms", "vy_rms"):
+        records[name][state == _OUT_OF_VIEW] = 0
     return records
+
+
+def _accuracy(finest: int, coarser: FloatArray, further: float, u: FloatArray) -> NDArray[np.int64]:
+    """Code of the sensor's own accuracy estimate: ``finest``, with the probability ``coarser`` at least one more."""
+    steps = 1 + np.floor(np.log(np.maximum(u, 1e-9) / np.minimum(coarser, 0.97)) / np.log(further))
+    return np.asarray(finest + np.clip(steps, 0, 4), dtype=np.int64)
 
 
 def _dyn_prop(echoes: Echoes, radial: FloatArray, u: FloatArray) -> NDArray[np.int64]:
@@ -80,7 +82,9 @@ def _dyn_prop(echoes: Echoes, radial: FloatArray, u: FloatArray) -> NDArray[np.i
     along = np.where(u < 0.92, np.where(radial > 0, _MOVING, _ONCOMING), _CANDIDATE)
     crossing = (speed > 0.5) & (np.abs(radial) < 0.35 * speed)
     return np.where(
-        crossing, np.where(u < 0.8, _CROSSING_MOVING, _CROSSING), np.where(np.abs(radial) > 0.5, along, still)
+        crossing,
+        np.where(u < 0.8, _CROSSING_MOVING, _CROSSING_STATIONARY),
+        np.where(np.abs(radial) > 0.5, along, still),
     )
 
 
@@ -100,22 +104,23 @@ def _invalid_state(echoes: Echoes, rcs: FloatArray, u: FloatArray) -> NDArray[np
             (rcs < 0) & (u < weak) | stray,
             (distance > 95) & (bearing > FAR_BEAM),
             np.abs(bearing - np.deg2rad(50)) < np.deg2rad(1),
+            (bearing < FAR_BEAM) & (distance < 50) & (u > 0.92),
             (gap < 1.6) & (u < 0.75),
             (gap < 4.0) & (u < 0.35),
             u > 0.94,
         ],
         [
-            _OUT_OF_VIEW, _MIRROR, _UNCONFIRMED, _LOW_RCS, _ABOVE_95_M, _ARTEFACT_50_DEG, _NO_MAXIMUM, _CHILD,
-            _MULTI_TARGET,
+            _OUT_OF_VIEW, _MIRROR, _UNCONFIRMED, _LOW_RCS, _ABOVE_95_M, _ARTEFACT_50_DEG, _UNCONFIRMED, _NO_MAXIMUM,
+            _CHILD, _MULTI_TARGET,
         ],
         _VALID,
     )  # fmt: skip
 
 
 def _to_stronger(echoes: Echoes) -> FloatArray:
-    """(P,) m from each straight echo to the strongest of the same body and sweep; infinite for that one itself."""
+    """(P,) m from each echo of a body to its strongest that came the same way in that sweep; infinite for that one."""
     rows = np.flatnonzero((echoes.body >= 0) & (echoes.cause != ALIASED))
-    key = (echoes.sweep * (echoes.body.max(initial=0) + 1) + echoes.body)[rows] * (MIRRORED + 1 + DOUBLE)
+    key = (echoes.sweep * (echoes.body.max(initial=0) + 1) + echoes.body)[rows] * (RAIN + 1)
     key += echoes.cause[rows]
     order = np.lexsort((-echoes.level[rows], key))
     key, rows = key[order], rows[order]
