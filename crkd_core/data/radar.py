@@ -54,17 +54,32 @@ def radar_features(frame: SensorFrame, *, sweeps: int, repeat_oldest: bool = Fal
     """
     T_bev_from_world = inverse(frame.T_world_from_base @ frame.T_base_from_bev)
     parts = [
-        sweep_features(
-            sweep.points,
-            T_bev_from_world @ sweep.T_world_from_base @ sweep.T_base_from_radar,
-            age=1e-9 * (frame.radars[name][0].stamp - sweep.stamp),
-        )
-        for name in ordered(tuple(frame.radars), RADAR_ORDER)
-        for sweep in _newest(frame.radars[name], sweeps, repeat_oldest=repeat_oldest)
+        sweep_features(sweep.points, T_bev_from_world @ sweep.T_world_from_base @ sweep.T_base_from_radar, age)
+        for sweep, age in used_sweeps(frame, sweeps, repeat_oldest=repeat_oldest)
     ]
     if not parts:
         return np.zeros((0, len(RADAR_FEATURES)), dtype=np.float32)
     return np.concatenate(parts)
+
+
+def used_sweeps(frame: SensorFrame, count: int, *, repeat_oldest: bool = False) -> list[tuple[RadarSweep, float]]:
+    """The sweeps that a model reads, radar by radar in ``RADAR_ORDER``, newest first, each with its age.
+
+    Args:
+        frame: its radars.
+        count: newest sweeps per radar.
+        repeat_oldest: as for ``radar_features``.
+
+    Returns:
+        Sweeps and seconds since each, relative to the newest sweep of the same radar.
+    """
+    found = []
+    for name in ordered(tuple(frame.radars), RADAR_ORDER):
+        used = frame.radars[name][:count]
+        if repeat_oldest:
+            used = used + used[-1:] * (count - len(used))
+        found += [(sweep, 1e-9 * (used[0].stamp - sweep.stamp)) for sweep in used]
+    return found
 
 
 def sweep_features(points: NDArray[np.void], T_bev_from_radar: FloatArray, age: float) -> NDArray[np.float32]:
@@ -113,11 +128,6 @@ def within_range(
     x, y = features[:, FEATURE_INDEX["x"]], features[:, FEATURE_INDEX["y"]]
     inside = (x > x_range[0] - MARGIN) & (x < x_range[1] + MARGIN)
     return np.asarray(inside & (y > y_range[0] - MARGIN) & (y < y_range[1] + MARGIN))
-
-
-def _newest(history: list[RadarSweep], count: int, *, repeat_oldest: bool) -> list[RadarSweep]:
-    used = history[:count]
-    return used + used[-1:] * (count - len(used)) if repeat_oldest else used
 
 
 def ordered(names: tuple[str, ...], preferred: tuple[str, ...]) -> list[str]:

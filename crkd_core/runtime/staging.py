@@ -15,7 +15,7 @@ from torch import Tensor
 from crkd_core.config import Recipe
 from crkd_core.data.encode import CAMERA_ORDER
 from crkd_core.data.images import decoded, image_size, undistorted
-from crkd_core.data.radar import RADAR_ORDER, ordered
+from crkd_core.data.radar import ordered, used_sweeps
 from crkd_core.geometry.transforms import inverse
 from crkd_core.ops.image_prepare import prepare_images
 from crkd_core.runtime.buffers import Layout
@@ -111,11 +111,8 @@ def host_frame(frame: SensorFrame, recipe: Recipe, pool: Executor) -> HostFrame:
     cameras = [frame.cameras[name] for name in names]
     ready = all(not isinstance(camera.image, bytes) and _straight(camera) for camera in cameras)
     found = list((map if ready else pool.map)(lambda name: _source(frame.cameras[name], name, recipe), names))
-    sweeps = [
-        (sweep, 1e-9 * (frame.radars[name][0].stamp - sweep.stamp))
-        for name in ordered(tuple(frame.radars), RADAR_ORDER)
-        for sweep in frame.radars[name][: recipe.radar_sweeps]
-    ]
+    radar = recipe.model.radar
+    sweeps = used_sweeps(frame, radar.sweeps, repeat_oldest=radar.repeat_oldest) if radar is not None else []
     for sweep, _ in sweeps:
         if sweep.points.dtype != RADAR_DTYPE:
             raise ValueError(f"radar points: expected dtype RADAR_DTYPE, got {sweep.points.dtype}")
