@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from crkd_core.data.radar_pcd import radar_pcd_bytes
+from crkd_core.data.synthscenes import SynthConfig, make_drive
+from crkd_core.data.synthscenes.writer import write_nuscenes
 from crkd_core.types import LIDAR_DTYPE, RADAR_DTYPE
 
 START_US = 1_600_000_000_000_000
@@ -137,4 +139,13 @@ def tiny(tmp_path: Path) -> Path:
     """The root of the tiny data set, version ``v1.0-mini``, scene ``scene-tiny``."""
     root = tmp_path / "tiny"
     write_tiny(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def synth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a simulated drive of a second with all its sweeps, version ``v1.0-mini``; not to be changed."""
+    root = tmp_path_factory.mktemp("synth") / "root"
+    drive = make_drive(3, SynthConfig(image_width=160), duration_s=1.1)
+    write_nuscenes(root, [drive], version="v1.0-mini", progress=False)
     return root

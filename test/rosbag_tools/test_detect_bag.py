@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -18,11 +20,13 @@ from crkd_core.data.frames import annotated_frame
 from crkd_core.data.nuscenes import load_index
 from crkd_core.types import SensorFrame
 from crkd_ros import topics
-from crkd_ros.answers import report_of
+from crkd_ros.answers import make_detector, report_of
 from crkd_ros.conversions import detections_of
 from crkd_ros.parameters import load_parameters
+from rosbag_tools.bag_detection import KEY_FRAME_REFERENCE, assembled_frames, detect_bag
 from rosbag_tools.bags import open_bag
-from rosbag_tools.detect_bag import KEY_FRAME_REFERENCE, assembled_frames, main
+from rosbag_tools.detect_bag import main
+from rosbag_tools.recorded import detections_in
 from rosbag_tools.scene_bag import convert_scene
 
 FRONT_LEFT = topics.image_topic("cam_front_left")
@@ -194,17 +198,99 @@ def test_user_mistakes_are_one_clear_line(
         assert complaint in line
 
 
-def recent(frame: SensorFrame) -> SensorFrame:
-    """Without sweeps that only a radar that skipped a beat counts among its last six."""
-    radars = {
-        name: [sweep for sweep in sweeps if sweep.stamp >= sweeps[0].stamp - 420_000_000]
-        for name, sweeps in frame.radars.items()
-    }
+def test_input_can_be_kept_beside_the_detections(
+    bag: Path, checkpoint: Path, params: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    common = (bag, "--checkpoint", checkpoint, "--params", params)
+    assert run(monkeypatch, *common, "--out", tmp_path / "alone") == 0
+    assert run(monkeypatch, *common, "--out", tmp_path / "both", "--keep-input") == 0
+    both = content(tmp_path / "both")
+    assert [stamp for _, stamp, _ in both] == sorted(stamp for _, stamp, _ in both)
+    assert sorted(both) == sorted(content(bag) + content(tmp_path / "alone"))
+    with open_bag(tmp_path / "both") as opened:
+        assert opened.topics[topics.TF_STATIC].latched
+    # Its own output is a drive again: the detections in it are replaced.
+    common = (tmp_path / "both", "--checkpoint", checkpoint, "--params", params)
+    assert run(monkeypatch, *common, "--out", tmp_path / "again", "--keep-input") == 0
+    assert content(tmp_path / "again") == both
+
+
+def test_many_bags_in_several_processes_give_what_one_gives(
+    bag: Path,
+    checkpoint: Path,
+    params: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    short = write_drive(tmp_path / "short", seconds=0.5)
+    broken = write_drive(tmp_path / "broken", seconds=0.5, change=lost_radar)
+    common = ("--checkpoint", checkpoint, "--params", params, "--out-dir", tmp_path / "out")
+    assert run(monkeypatch, bag, short, broken, *common, "--jobs", 2) == 1
+    shown = capsys.readouterr().out
+    assert "broken: failed: bag" in shown
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["drive", "short"]
+    assert run(monkeypatch, bag, "--checkpoint", checkpoint, "--params", params, "--out", tmp_path / "one") == 0
+    assert content(tmp_path / "out" / "drive") == content(tmp_path / "one")
+    capsys.readouterr()
+    assert run(monkeypatch, bag, short, *common, "--resume") == 0
+    assert "2 of 2 bags are there already" in capsys.readouterr().out
+
+
+def sweeps_of(frame: SensorFrame, like: SensorFrame) -> SensorFrame:
+    """Of each radar as many sweeps as in another frame: where files are absent, older ones stand in their place."""
+    radars = {name: sweeps[: len(like.radars[name])] for name, sweeps in frame.radars.items()}
     return replace(frame, radars=radars)
 
 
+def assert_equal_inputs(ours: SensorFrame, theirs: SensorFrame) -> None:
+    assert ours.manifest.sensors == theirs.manifest.sensors
+    recipe = load_recipe("student_tiny")
+    a, b = encode(ours, recipe), encode(theirs, recipe)
+    for name in ("images", "intrinsics", "T_bev_from_cam", "radar"):
+        x, y = getattr(a, name).numpy(), getattr(b, name).numpy()
+        np.testing.assert_allclose(x, y, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_key_frames_are_the_loaders_own_inputs_and_give_its_boxes(synth: Path, tmp_path: Path):
+    """A drive with all its sweeps, of which one radar skipped a beat."""
+    index = load_index(synth, "v1.0-mini")
+    scene = index.scenes[0]
+    skipped = [r for r in index.records(scene, "RADAR_FRONT") if not r.is_key_frame][8]
+    convert_scene(index, scene.name, tmp_path / "whole")
+    # In the bag the message is lost; in the tables its row is.
+    rows = json.loads((synth / "v1.0-mini" / "sample_data.json").read_text())
+    root = tmp_path / "root"
+    shutil.copytree(synth / "v1.0-mini", root / "v1.0-mini")
+    for folder in ("samples", "sweeps", "maps"):
+        (root / folder).symlink_to(synth / folder)
+    kept = [row for row in rows if row["filename"] != str(skipped.path.relative_to(synth))]
+    assert len(kept) == len(rows) - 1
+    (root / "v1.0-mini" / "sample_data.json").write_text(json.dumps(kept))
+    index = load_index(root, "v1.0-mini")
+    convert_scene(index, scene.name, tmp_path / "bag")
+    parameters = load_parameters(None, {**KEY_FRAME_REFERENCE, "device": "cpu"})
+    detector = make_detector(parameters)
+    summary = detect_bag(tmp_path / "bag", tmp_path / "out", detector, parameters)
+    assert summary.frames == len(index.samples) == 3
+    with open_bag(tmp_path / "bag") as bag:
+        frames = {f.stamp: f.frame for f in assembled_frames(bag, parameters, sweeps=6)}
+    with open_bag(tmp_path / "out") as out:
+        found = {d.stamp: d for d in detections_in(out).detections}
+    spans = []
+    for sample in index.samples:
+        theirs = annotated_frame(index, sample, radar_sweeps=6).frame
+        assert_equal_inputs(frames[sample.stamp], theirs)
+        spans.append(theirs.radars["RADAR_FRONT"][0].stamp - theirs.radars["RADAR_FRONT"][-1].stamp)
+        expected = detector(theirs)
+        got = found[sample.stamp]
+        np.testing.assert_allclose(got.boxes.centers, expected.boxes.centers, atol=1e-3)
+        np.testing.assert_allclose(got.scores, expected.scores, atol=1e-4)
+    assert max(spans) > 420_000_000, "one of the radars skipped a beat"
+
+
 @pytest.mark.nuscenes
-def test_frames_of_a_bag_are_those_of_the_data_set(nuscenes_root: Path, tmp_path: Path):
+def test_real_key_frames_of_a_bag_are_those_of_the_data_set(nuscenes_root: Path, tmp_path: Path):
     """From file to network input, the way over the bag changes nothing but the last bit of a pose."""
     index = load_index(nuscenes_root, "v1.0-mini")
     complete = index.complete_samples()
@@ -212,19 +298,14 @@ def test_frames_of_a_bag_are_those_of_the_data_set(nuscenes_root: Path, tmp_path
         pytest.skip("no key frame has all its files")
     scene = Counter(sample.scene for sample in complete).most_common(1)[0][0]
     convert_scene(index, scene, tmp_path / "bag")
-    recipe = load_recipe("student_tiny")
     samples = {s.stamp: s for s in complete if s.scene == scene}
     compared = 0
     with open_bag(tmp_path / "bag") as bag:
         for assembled in assembled_frames(bag, load_parameters(None, KEY_FRAME_REFERENCE), sweeps=6):
             if assembled.stamp not in samples:
                 continue
-            expected = recent(annotated_frame(index, samples[assembled.stamp], radar_sweeps=6).frame)
+            expected = annotated_frame(index, samples[assembled.stamp], radar_sweeps=6).frame
             assert assembled.frame is not None
-            assert assembled.frame.manifest.sensors == expected.manifest.sensors
-            ours, theirs = encode(assembled.frame, recipe), encode(expected, recipe)
-            for name in ("images", "intrinsics", "T_bev_from_cam", "radar"):
-                a, b = getattr(ours, name).numpy(), getattr(theirs, name).numpy()
-                np.testing.assert_allclose(a, b, rtol=0, atol=1e-5, err_msg=name)
+            assert_equal_inputs(sweeps_of(assembled.frame, expected), expected)
             compared += 1
     assert compared == len(samples)

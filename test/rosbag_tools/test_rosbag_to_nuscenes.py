@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from crkd_core.data.frames import annotated_frame
 from crkd_core.data.nuscenes import Annotation, NuScenesIndex, SensorRecord, load_index
-from crkd_core.data.synthscenes import SynthConfig, make_drive
-from crkd_core.data.synthscenes.writer import write_nuscenes
 from crkd_core.training.evaluation import evaluate
 from crkd_core.training.ground_truth import load_devkit, truth_from_nuscenes
 from crkd_ros.conversions import CameraModel, camera_info_message, image_message
@@ -135,13 +133,10 @@ def test_annotations_of_key_frames_without_data_are_not_lost(tiny: Path, tmp_pat
     assert not reference.present
 
 
-def test_synthetic_drive_comes_back_whole_and_scores_alike(tmp_path: Path) -> None:
-    drive = make_drive(3, SynthConfig(image_width=160), duration_s=1.1)
-    write_nuscenes(tmp_path / "synth", [drive], version=VERSION, progress=False)
-    before, after = there_and_back(tmp_path / "synth", "scene-0003", tmp_path)
+def test_synthetic_drive_comes_back_whole_and_scores_alike(synth: Path, tmp_path: Path) -> None:
+    before, after = there_and_back(synth, "scene-0003", tmp_path)
     assert_equal_indices(before, after, "scene-0003")
-    tokens = [sample.token for sample in before.samples]
-    assert_equal_scores(tmp_path / "synth", tmp_path / "back", tokens)
+    assert_equal_scores(synth, tmp_path / "back", [sample.token for sample in before.samples])
 
 
 @pytest.mark.nuscenes
