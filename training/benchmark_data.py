@@ -177,7 +177,7 @@ def process_memory(file: str, field: str, pid: int | str = "self") -> float:
 PARTS: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     "read files": ((("data/frames.py", "annotated_frame"),), ()),
     "decode": ((("data/images.py", "decoded"),), ()),
-    "resize": ((("data/images.py", "_resized_columns"),), ("decode",)),
+    "resize": ((("data/images.py", "_resized_part"),), ("decode",)),
     "crop, flip, rotate": ((("data/images.py", "augmented_image"),), ("decode", "resize")),
     "normalise": ((("data/images.py", "normalized"),), ()),
     "radar": ((("data/encode.py", "_radar"), ("data/augment.py", "augmented_radar")), ()),

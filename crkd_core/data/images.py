@@ -74,18 +74,16 @@ def augmented_image(
     # The small term keeps width * (w / width) from being truncated to w - 1.
     size = max(1, int(full_width * augment.scale + 1e-6)), max(1, int(full_height * augment.scale + 1e-6))
     left, top = int(augment.crop_left * max(0, size[0] - width)), size[1] - height
-    resized = _resized_columns(camera, config, size, slice(left, left + width), name)
-    image = _cropped_rows(resized, top, height, width)
+    cut = _resized_part(camera, config, size, (left, top, left + width, top + height), name)
     matrix = np.diag([augment.scale, augment.scale, 1.0])
     matrix[:2, 2] = [-left, -top]
     if augment.flip:
-        image = image[:, ::-1]
+        cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         matrix = np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]) @ matrix
     if augment.rotation_deg:
-        turned = Image.fromarray(np.ascontiguousarray(image)).rotate(augment.rotation_deg)
-        image = np.asarray(turned)
+        cut = cut.rotate(augment.rotation_deg)
         matrix = _rotation_about(width / 2, height / 2, np.deg2rad(augment.rotation_deg)) @ matrix
-    return image, matrix
+    return np.asarray(cut), matrix
 
 
 def normalized(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -142,10 +140,10 @@ def undistorted(image: NDArray[np.uint8], camera: CameraImage) -> NDArray[np.uin
     return np.asarray(cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR), dtype=np.uint8)
 
 
-def _resized_columns(
-    camera: CameraImage, config: ImageConfig, size: tuple[int, int], columns: slice, name: str
-) -> NDArray[np.uint8]:
-    """These columns (those that exist) of the image resized to ``size`` (width, height): (height, columns, 3) uint8."""
+def _resized_part(
+    camera: CameraImage, config: ImageConfig, size: tuple[int, int], box: tuple[int, int, int, int], name: str
+) -> Image.Image:
+    """The part ``box`` (left, top, right, bottom) of the image resized to ``size`` (width, height); black outside."""
     straight = camera.distortion is None or not np.any(camera.distortion)
     half = [side // 2 for side in image_size(camera, name)]
     if config.resize == "reduced" and straight and isinstance(camera.image, bytes) and size[0] <= half[0]:
@@ -154,39 +152,31 @@ def _resized_columns(
     else:
         image = undistorted(decoded(camera, name), camera)
     if config.resize == "pil_bicubic":
-        return _bicubic_columns(image, size, columns, first_row=size[1] - config.size[0])
+        return _bicubic_part(image, size, box)
     shrinks = size[0] <= image.shape[1] and size[1] <= image.shape[0]
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, size, interpolation=interpolation)[:, columns], dtype=np.uint8)
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    left, top, right, bottom = box
+    above = min(0, top)
+    part = np.ascontiguousarray(resized[top - above : bottom, left:right])
+    return Image.fromarray(part).crop((0, above, right - left, above + bottom - top))
 
 
-def _bicubic_columns(
-    image: NDArray[np.uint8], size: tuple[int, int], columns: slice, *, first_row: int
-) -> NDArray[np.uint8]:
-    """Those columns of PIL's bicubic resize to ``size``, bit for bit; rows before ``first_row`` are not computed.
+def _bicubic_part(image: NDArray[np.uint8], size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+    """That part of PIL's bicubic resize to ``size``, bit for bit; black outside.
 
     PIL resizes horizontally, then vertically. Done one after the other, they take a third less: the first only for
-    rows of the full image that reach into the crop, the second only for columns of the crop.
+    rows of the full image that reach into the part, the second only for columns of the part.
     """
+    left, top, right, bottom = box
     height = image.shape[0]
     step = height / size[1]
     reach = math.ceil(2 * max(step, 1.0)) + 1
-    start = max(0, math.floor(first_row * step) - reach)
+    start = max(0, math.floor(top * step) - reach)
     bicubic = Image.Resampling.BICUBIC
-    rows = np.asarray(Image.fromarray(image[start:]).resize((size[0], height - start), bicubic))[:, columns]
-    canvas = np.zeros((height, rows.shape[1], 3), dtype=np.uint8)
-    canvas[start:] = rows
-    return np.asarray(Image.fromarray(canvas).resize((rows.shape[1], size[1]), bicubic))
-
-
-def _cropped_rows(image: NDArray[np.uint8], top: int, height: int, width: int) -> NDArray[np.uint8]:
-    """(height, width, 3) from row ``top`` on; black above the image and on its right, if it is smaller."""
-    part = image[max(0, top) : top + height]
-    if part.shape[:2] == (height, width):
-        return part
-    out = np.zeros((height, width, 3), dtype=np.uint8)
-    out[height - part.shape[0] :, : part.shape[1]] = part
-    return out
+    rows = Image.fromarray(image[start:]).resize((size[0], height - start), bicubic)
+    # Black rows above put the others back where they were in the full image.
+    columns = rows.crop((left, -start, min(right, size[0]), height - start))
+    return columns.resize((columns.width, size[1]), bicubic).crop((0, top, right - left, bottom))
 
 
 def _rotation_about(x: float, y: float, angle: float) -> FloatArray:
