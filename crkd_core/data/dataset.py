@@ -23,7 +23,7 @@ from crkd_core.data.paste import Paster
 from crkd_core.data.sampling import ClassBalanced, EpochOrder, Position, Shuffled
 from crkd_core.types import AnnotatedFrame, NetworkInput
 
-MAX_ATTEMPTS = 20
+MAX_ATTEMPTS = 100
 """Samples tried for one position before the data set is taken to be unusable."""
 
 

@@ -56,7 +56,15 @@ class ImageCache:
         return (self.folder / source.relative_to(self.root)).with_suffix(".jpg")
 
     def scale(self, full_size: tuple[int, int]) -> float:
-        """Size of the smaller image in parts of the full one (width, height)."""
+        """Size of the smaller image in parts of the full one (width, height).
+
+        Raises:
+            DataError: the tables do not say the full size.
+        """
+        if not all(full_size):
+            raise DataError(
+                f"{self.root}: sample_data.json: width or height of a camera image is 0; smaller images need it"
+            )
         return stored_size(full_size, self.config)[0] / full_size[0]
 
     def is_done(self, source: Path) -> bool:

@@ -92,7 +92,7 @@ class TestSampleWithoutBoxes:
 
     def test_alone_it_is_an_error(self, samples: TrainingSet):
         frames = [samples.frames[3]]
-        with pytest.raises(DataError, match="20 samples drawn in a row, none of which can be used; all without a box"):
+        with pytest.raises(DataError, match="100 samples drawn in a row, none of which can be used; all without a box"):
             _ = TrainingSet(frames, changed(samples, filter_empty_gt=True).recipe)[0, 0]
 
 
@@ -121,7 +121,7 @@ class TestDamagedSample:
     def test_when_all_are_damaged_the_run_ends(self, damaged: TrainingSet, tiny_set: Any):
         for file in tiny_set.files("CAM_FRONT", key=True):
             file.write_bytes(b"not an image")
-        with pytest.raises(DataError, match=r"20 samples drawn in a row.*the last damaged one: sample"):
+        with pytest.raises(DataError, match=r"100 samples drawn in a row.*the last damaged one: sample"):
             _ = changed(damaged, on_error="skip")[0, 1]
 
 

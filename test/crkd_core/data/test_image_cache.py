@@ -122,6 +122,10 @@ class TestFolder:
             np.testing.assert_allclose(pixel_from_camera[1], pixel_from_camera[0], rtol=1e-5, atol=1e-4)
             assert (found.images - expected.images).abs().mean() < 0.05
 
+    def test_tables_that_do_not_say_the_size_are_refused(self, cache: ImageCache) -> None:
+        with pytest.raises(DataError, match=r"sample_data\.json: width or height of a camera image is 0"):
+            cache.scale((0, 90))
+
     def test_an_image_that_was_not_made_is_named_with_the_fix(self, cache: ImageCache, tiny_set: Any) -> None:
         index = load_index(tiny_set.root, tiny_set.version)
         with pytest.raises(DataError, match=r"CAM_FRONT_.*\.jpg: cannot be read: No such file.*; run training/prepare"):
