@@ -91,10 +91,14 @@ class InferenceNetwork(nn.Module):
             plan: see there.
             other: the radar map.
         """
-        shared, heat = self._maps(self.camera_map(image_features, plan, other), other)
+        shared, heat = self.maps(image_features, plan, other)
         score, label, row, column = self.head.peaks(heat)
         codes = self.head.codes(shared, row, column)
         return self.head.results(score, label, self.head.boxes(codes, row, column))
+
+    def maps(self, image_features: Tensor | None, plan: PoolPlan | None, other: Tensor) -> tuple[Tensor, Tensor]:
+        """The head's shared map and its heat map logits, see ``PeakHead.maps``; arguments as in ``boxes``."""
+        return self._maps(self.camera_map(image_features, plan, other), other)
 
     def camera_map(self, image_features: Tensor | None, plan: PoolPlan | None, other: Tensor) -> Tensor:
         """(B, C, nx, ny); C is 0 without cameras."""

@@ -53,6 +53,7 @@ class Pipeline:
     """A network, its graphs and the memory that frames pass through. One thread at a time.
 
     Attributes:
+        network: what it runs.
         capacity: what there is room for now.
     """
 
@@ -64,7 +65,7 @@ class Pipeline:
             recipe: of the network.
             pool: threads that decode and copy images.
         """
-        self._network, self._recipe, self._pool = network, recipe, pool
+        self.network, self._recipe, self._pool = network, recipe, pool
         self._device = next(network.parameters()).device
         self._uploads, self._stream, self._side = (torch.cuda.Stream(self._device) for _ in range(3))
         self._next, self._planned = 0, b""
@@ -102,6 +103,21 @@ class Pipeline:
         self._done[ticket].synchronize()
         rows = self._host_results[ticket].numpy().reshape(-1, FIELDS)
         return np.asarray(rows[rows[:, 9] > 0])
+
+    def parts(self) -> dict[str, Callable[[], object]]:
+        """The graphs by name, to be timed; each works on what the last frame has left."""
+        return {
+            "images": self._image_graph.replay,
+            "radar": self._radar_graph.replay,
+            "geometry": self._plan_graph.replay,
+            "boxes": self._box_graph.replay,
+        }
+
+    @torch.inference_mode()
+    def head_maps(self) -> tuple[Tensor, Tensor]:
+        """The shared map and the heat map logits of the last frame."""
+        plan, other, features = self._between
+        return self.network.maps(features, plan, other)
 
     def _upload_images(self, ticket: int, host: HostFrame) -> None:
         staging, inbox = self._staging[ticket], self._inboxes[ticket]
@@ -180,7 +196,7 @@ class Pipeline:
         self._capture(self._layout.views(self._static), tables.views(self._tables))
 
     def _capture(self, views: dict[str, Tensor], tables: dict[str, Tensor]) -> None:
-        network, recipe = self._network, self._recipe
+        network, recipe = self.network, self._recipe
         geometry = geometry_input(views, recipe)
 
         def image_features() -> Tensor | None:
