@@ -3,7 +3,7 @@ r"""Compare runs that differ in their sensors: the official metric by condition 
 
     training/make_synthscenes.py --out evaluation --seeds $(seq 9000 9039) --lidar-sweeps
     training/train.py camera_tiny --synthscenes 4000 --out runs/camera \
-        --evaluate-root evaluation --version v1.0-mini --evaluate-scenes $(seq -f scene-%g 9000 9039)
+        --evaluate-root evaluation --version v1.0-mini --evaluate-scenes
     training/compare_sensors.py camera=runs/camera radar=runs/radar ... --dataroot evaluation --version v1.0-mini
 
 A run is the folder that training/train.py wrote, with results.json and model/model.json. All runs must hold results of

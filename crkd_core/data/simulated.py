@@ -53,15 +53,22 @@ def simulated_frame(
         image_width: pixels of the simulated images.
         radar_sweeps: scans per radar; 0: no radar.
         lidar_sweeps: revolutions of the LiDAR; 0: none.
-        cameras: whether to keep images.
+        cameras: whether to render images, most of the work.
     """
     drive = _drive(key.seed, key.of)
     stamp = drive.start_ns + round((1.0 + FRAME_SPACING_S * key.position) * 1e9)
     # The newest radar scan counts among the returns inside a box.
-    sample = frame_at(drive, stamp, image_width=image_width, sweeps=max(1, radar_sweeps), with_lidar=lidar_sweeps > 0)
+    sample = frame_at(
+        drive,
+        stamp,
+        image_width=image_width,
+        sweeps=max(1, radar_sweeps),
+        with_cameras=cameras,
+        with_lidar=lidar_sweeps > 0,
+    )
     kept = replace(
         sample.frame,
-        cameras={name: _encoded(camera) for name, camera in sample.frame.cameras.items()} if cameras else {},
+        cameras={name: _encoded(camera) for name, camera in sample.frame.cameras.items()},
         radars=sample.frame.radars if radar_sweeps else {},
         lidar=sample.frame.lidar + _earlier(drive, stamp, lidar_sweeps - 1),
     )

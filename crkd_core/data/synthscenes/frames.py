@@ -59,6 +59,7 @@ def frame_at(
     *,
     image_width: int | None = None,
     sweeps: int = 6,
+    with_cameras: bool = True,
     with_lidar: bool = False,
 ) -> AnnotatedFrame:
     """Everything the vehicle has measured around a stamp, and the truth at it. Nothing is read or written.
@@ -72,6 +73,7 @@ def frame_at(
         stamp_ns: reference stamp, from ``drive.start_ns`` to ``drive.duration_s`` later.
         image_width: pixels; images are 16:9.
         sweeps: radar sweeps per radar, 1 to 10.
+        with_cameras: also render images, most of the work.
         with_lidar: also return one LiDAR revolution.
 
     Returns:
@@ -83,9 +85,10 @@ def frame_at(
         SynthError: the stamp lies outside the drive.
     """
     config = drive.config
-    cameras = {}
-    for mount in config.cameras:
-        cameras[mount.name] = camera_image(drive, mount, stamp_ns - round(mount.lead_ms * 1e6), image_width)
+    cameras = {
+        mount.name: camera_image(drive, mount, stamp_ns - round(mount.lead_ms * 1e6), image_width)
+        for mount in (config.cameras if with_cameras else ())
+    }
     radars = radar_history(drive, stamp_ns, sweeps)
     result = scan(drive, stamp_ns)
     frame = SensorFrame(
