@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -43,6 +44,13 @@ class Splat(nn.Module):
         self.feature_size = feature_size
         self.register_buffer("pixels", pixel_grid(image_size, feature_size), persistent=False)
         self.register_buffer("depths", torch.arange(*depth, dtype=torch.float32), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Splat:
+        """Moves with its weights, but keeps its float32: half precision does not tell neighbouring pixels apart."""
+        pixels, depths = self.pixels, self.depths
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.pixels, self.depths = pixels.to(self.pixels.device), depths.to(self.depths.device)
+        return self
 
     def plan(
         self,

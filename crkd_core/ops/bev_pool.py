@@ -57,9 +57,10 @@ def plan_of_runs(cells: Tensor, num_cells: int, *, longest: int) -> PoolPlan:
         opens[..., 1:] &= cells[..., 1:] != cells[..., :-1]
     key = torch.where(opens, cells, num_cells).flatten()
     ordered, order = torch.sort(key, stable=True)
+    position = torch.arange(len(key), dtype=torch.int32, device=cells.device)
     starts = torch.searchsorted(ordered, torch.arange(num_cells + 1, dtype=torch.int32, device=cells.device))
-    rank = torch.empty_like(key).scatter_(0, order, torch.arange(len(key), dtype=torch.int32, device=cells.device))
-    roles = torch.where(opens, rank.view_as(cells), torch.where(inside, CONTINUES, DROPPED)).to(torch.int32)
+    rank = torch.empty_like(key).scatter_(0, order, position).view_as(cells)
+    roles = torch.where(opens, rank, inside.int() + DROPPED)  # DROPPED + 1 is CONTINUES
     return PoolPlan(cells, order, starts, roles)
 
 
@@ -116,7 +117,8 @@ def _pool(per_pixel: Tensor, cells: Tensor, order: Tensor, starts: Tensor, roles
     points = order[: starts[-1]]
     weights = depth.transpose(1, 2).reshape(-1)[points]
     pixels = _pixel_of_point(points, *cells.shape[2:])
-    return F.embedding_bag(pixels, context, starts[:-1], mode="sum", per_sample_weights=weights)
+    pooled = F.embedding_bag(pixels, context, starts[:-1], mode="sum", per_sample_weights=weights)
+    return pooled.to(per_pixel.dtype)
 
 
 @_pool.register_fake
@@ -134,7 +136,7 @@ def _pool_backward(grad: Tensor, per_pixel: Tensor, cells: Tensor) -> Tensor:
         return kernels.backward(grad.contiguous(), per_pixel, cells)
     images, columns, bins, rows = cells.shape
     depth, context = _by_pixel(per_pixel, bins)
-    table = torch.cat([grad, grad.new_zeros(1, grad.shape[1])])
+    table = torch.cat([grad, grad.new_zeros(1, grad.shape[1])]).to(context.dtype)
     index = torch.where(cells < 0, len(grad), cells).long().transpose(2, 3).reshape(-1, bins)
     weights = depth.reshape(-1, bins)
     grad_context = F.embedding_bag(index, table, mode="sum", per_sample_weights=weights)
@@ -168,8 +170,9 @@ _pool.register_autograd(_differentiate, setup_context=_save)
 
 
 def _by_pixel(per_pixel: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """(M * W, H, D) depth weights and (M * W * H, C) context, the pixels column by column."""
+    """(M * W, H, D) depth weights and (M * W * H, C) context, the pixels column by column, in float32 at least."""
     by_column = per_pixel.permute(0, 3, 2, 1)
+    by_column = by_column if by_column.dtype == torch.float64 else by_column.float()
     depth = by_column[..., :bins].softmax(-1).flatten(0, 1)
     return depth, by_column[..., bins:].reshape(-1, by_column.shape[-1] - bins)
 

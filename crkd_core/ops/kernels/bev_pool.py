@@ -19,10 +19,10 @@ _CONTINUES = tl.constexpr(CONTINUES)
 
 _CELLS, _RUNS = 4, 4
 """Cells of one program of ``sum_cells``, and runs of each that it reads at once."""
-_ROWS = 16
+_ROWS = 8
 """Rows of an image column that one program of the backward kernel takes, so that it finds the gradient in its cache."""
 
-_GRADIENTS = 32
+_GRADIENTS = 16
 """Channels that it takes at once."""
 
 
@@ -96,7 +96,7 @@ def backward(grad: Tensor, per_pixel: Tensor, cells: Tensor) -> Tensor:
         ROWS=_ROWS,
         BLOCK_BINS=triton.next_power_of_2(bins),
         BLOCK_CHANNELS=_GRADIENTS,
-        num_warps=2,
+        num_warps=1,
     )
     return result
 

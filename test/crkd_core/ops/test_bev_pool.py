@@ -84,6 +84,17 @@ def test_cpu_equals_reference(name: str) -> None:
     torch.testing.assert_close(per_pixel.grad, expected_grad)
 
 
+def test_cpu_sums_half_precision_in_float32() -> None:
+    per_pixel, cells, num_cells = case(*CASES["several images"], dtype=torch.bfloat16)
+    grad = random_gradient((per_pixel, cells, num_cells))
+    expected, expected_grad = reference_with_gradient(per_pixel, cells, num_cells, grad)
+    pooled = bev_pool(per_pixel.requires_grad_(), pool_plan(cells, num_cells))
+    pooled.backward(grad)
+    tolerance = {"rtol": torch.finfo(torch.bfloat16).eps, "atol": 1e-6}
+    torch.testing.assert_close(pooled.float(), expected, **tolerance)
+    torch.testing.assert_close(per_pixel.grad.float(), expected_grad, **tolerance)
+
+
 def test_backward_in_double_matches_finite_differences() -> None:
     per_pixel, cells, num_cells = case(1, 3, 2, 3, 2, 5, dtype=torch.float64)
     plan = pool_plan(cells, num_cells)
