@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ import numpy as np
 from crkd_core.config import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
 from crkd_core.geometry.transforms import transform
 from crkd_core.types import (
+    LIDAR_DTYPE,
     RADAR_DTYPE,
     AnnotatedFrame,
     Boxes3D,
     CameraImage,
+    LidarSweep,
     RadarSweep,
     SensorFrame,
 )
@@ -35,6 +38,44 @@ def micro_recipe(**train: Any) -> Recipe:
     values["model"]["head"] |= {"channels": 8, "score_threshold": 0.05}
     values["train"] |= {"steps": 6, "batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 2, **train}
     return recipe_from_dict(values, source="micro")
+
+
+def micro_teacher(**train: Any) -> Recipe:
+    """A camera + LiDAR teacher of ``micro_recipe``'s sizes, on cells of 1.8 m."""
+    values = _on_finer_cells(recipe_to_dict(micro_recipe(**train)))
+    values["name"] = "micro_teacher"
+    values["model"]["camera"]["view_transform"] = "depth_lss"
+    values["model"]["radar"] = None
+    values["model"]["lidar"] = {"sweeps": 2, "voxel": [0.225, 0.225, 0.2], "channels": [4, 4, 8, 8], "out_channels": 4}
+    return recipe_from_dict(values, source="micro_teacher")
+
+
+def micro_crkd(distillation: dict[str, Any] | None = None, **train: Any) -> Recipe:
+    """A student that can learn from ``micro_teacher``."""
+    values = _on_finer_cells(recipe_to_dict(micro_recipe(**train)))
+    values["name"] = "micro_crkd"
+    values["model"]["radar"]["calibration"] = True
+    values["distillation"] = distillation or {}
+    return recipe_from_dict(values, source="micro_crkd")
+
+
+def _on_finer_cells(values: dict[str, Any]) -> dict[str, Any]:
+    values["bev"] |= {"cell": 1.8, "x_range": [-43.2, 43.2], "y_range": [-43.2, 43.2]}
+    return values
+
+
+def micro_frame_with_lidar(seed: int) -> AnnotatedFrame:
+    """``micro_frame`` with three LiDAR sweeps."""
+    annotated = micro_frame(seed)
+    rng = np.random.default_rng(seed)
+    sweeps = []
+    for age in range(3):
+        points = np.zeros(800, dtype=LIDAR_DTYPE)
+        points["x"], points["y"] = rng.uniform(-30, 30, 800), rng.uniform(2, 40, 800)
+        points["z"] = rng.uniform(-2, 1, 800)
+        frame = annotated.frame
+        sweeps.append(LidarSweep(points, frame.T_base_from_bev, np.eye(4), frame.stamp - age * 50_000_000))
+    return replace(annotated, frame=replace(annotated.frame, lidar=tuple(sweeps)))
 
 
 def micro_frame(seed: int) -> AnnotatedFrame:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from micro import micro_frame, micro_recipe
+from micro import micro_frame_with_lidar, micro_teacher
 
 from crkd_core.cli import UserError
-from crkd_core.config import Recipe, RecipeError, recipe_from_dict, recipe_to_dict
+from crkd_core.config import RecipeError
 from crkd_core.data.dataset import TrainingSet, collate_training
 from crkd_core.data.encode import encode
 from crkd_core.models.center_loss import center_loss
@@ -19,43 +19,17 @@ from crkd_core.models.center_targets import center_targets
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import load_checkpoint, save_checkpoint
 from crkd_core.runtime.detector import Detector
-from crkd_core.types import LIDAR_DTYPE, AnnotatedFrame, LidarSweep
+from crkd_core.types import LIDAR_DTYPE, LidarSweep
 from crkd_ros.answers import make_detector
 from crkd_ros.parameters import load_parameters
 
 pytest.importorskip("spconv")
 
 
-def teacher_recipe() -> Recipe:
-    values = recipe_to_dict(micro_recipe())
-    values["name"] = "micro_teacher"
-    values["bev"] |= {"cell": 1.8, "x_range": [-43.2, 43.2], "y_range": [-43.2, 43.2]}
-    values["model"]["camera"]["view_transform"] = "depth_lss"
-    values["model"]["radar"] = None
-    values["model"]["lidar"] = {"sweeps": 2, "voxel": [0.225, 0.225, 0.2], "channels": [4, 4, 8, 8], "out_channels": 4}
-    return recipe_from_dict(values, source="test")
-
-
-def frame_with_lidar(seed: int) -> AnnotatedFrame:
-    annotated = micro_frame(seed)
-    rng = np.random.default_rng(seed)
-    sweeps = []
-    for age in range(3):
-        points = np.zeros(800, dtype=LIDAR_DTYPE)
-        points["x"], points["y"], points["z"] = (
-            rng.uniform(-30, 30, 800),
-            rng.uniform(2, 40, 800),
-            rng.uniform(-2, 1, 800),
-        )
-        frame = annotated.frame
-        sweeps.append(LidarSweep(points, frame.T_base_from_bev, np.eye(4), frame.stamp - age * 50_000_000))
-    return replace(annotated, frame=replace(annotated.frame, lidar=tuple(sweeps)))
-
-
 def test_a_training_step_reaches_every_weight() -> None:
     torch.manual_seed(0)
-    recipe = teacher_recipe()
-    samples = TrainingSet([frame_with_lidar(0), frame_with_lidar(1)], recipe)
+    recipe = micro_teacher()
+    samples = TrainingSet([micro_frame_with_lidar(0), micro_frame_with_lidar(1)], recipe)
     batch = collate_training([samples[0, 0], samples[0, 1]])
     model = FusionDetector(recipe).train()
     losses = center_loss(
@@ -69,8 +43,8 @@ def test_a_training_step_reaches_every_weight() -> None:
 @torch.no_grad()
 def test_lidar_points_reach_the_camera_map_and_the_lidar_map() -> None:
     torch.manual_seed(0)
-    model = FusionDetector(teacher_recipe()).eval()
-    frame = frame_with_lidar(0).frame
+    model = FusionDetector(micro_teacher()).eval()
+    frame = micro_frame_with_lidar(0).frame
     inputs = encode(frame, model.recipe)
     none = encode(replace(frame, lidar=()), model.recipe)
     with_points, without = model(inputs), model(none)
@@ -88,8 +62,8 @@ def geometry(inputs: object) -> dict[str, torch.Tensor]:
 
 def test_a_depth_is_drawn_where_its_point_is_seen() -> None:
     """A point 10 m ahead of a camera, at the pixel that the pinhole formula gives."""
-    frame = frame_with_lidar(0).frame
-    recipe = teacher_recipe()
+    frame = micro_frame_with_lidar(0).frame
+    recipe = micro_teacher()
     camera = frame.cameras["CAM_FRONT"]
     in_base = (camera.T_base_from_cam @ [1.0, 0.5, 10.0, 1.0])[:3]
     in_lidar = (np.linalg.inv(frame.T_base_from_bev) @ [*in_base, 1.0])[:3]
@@ -106,18 +80,18 @@ def test_a_depth_is_drawn_where_its_point_is_seen() -> None:
 
 def test_a_teacher_detects_from_its_checkpoint(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = FusionDetector(teacher_recipe()).eval()
+    model = FusionDetector(micro_teacher()).eval()
     save_checkpoint(tmp_path / "teacher", model, model.recipe)
     loaded, _ = load_checkpoint(tmp_path / "teacher")
     for key, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value)
-    found = Detector(tmp_path / "teacher", device="cpu")(frame_with_lidar(0).frame)
+    found = Detector(tmp_path / "teacher", device="cpu")(micro_frame_with_lidar(0).frame)
     assert found.frame_id == "base_link"
     assert len(found) > 0
 
 
 def test_a_live_detector_refuses_a_teacher_in_one_line(tmp_path: Path) -> None:
-    model = FusionDetector(teacher_recipe())
+    model = FusionDetector(micro_teacher())
     save_checkpoint(tmp_path / "teacher", model, model.recipe)
     parameters = load_parameters(None, {"checkpoint": str(tmp_path / "teacher")})
     with pytest.raises(

@@ -1,0 +1,57 @@
+"""Several processes that train as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from micro import micro_crkd
+from ranks import distilled, environment, free_port
+from torch import multiprocessing, nn
+
+from crkd_core.cli import UserError
+from crkd_core.models.detector import FusionDetector
+from crkd_core.models.radar_encoder import WeightedBatchNorm
+from crkd_core.training.processes import Processes, processes, synchronise_norms
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_equal_one_at_the_same_samples_per_step(tmp_path: Path) -> None:
+    pytest.importorskip("spconv")
+    for world_size in (1, 2):
+        out = tmp_path / str(world_size)
+        out.mkdir()
+        multiprocessing.spawn(distilled, (world_size, free_port(), out), nprocs=world_size)
+    one, two = (torch.load(tmp_path / name / "gradients.pt", weights_only=True) for name in ("1", "2"))
+    assert (len(one), len(two)) == (3, 3)
+    for step, (a, b) in enumerate(zip(one, two, strict=True)):
+        assert a.keys() == b.keys()
+        assert any(name.startswith("adapters") for name in a)
+        for name, gradient in a.items():
+            error = float((b[name] - gradient).norm() / gradient.norm().clamp(min=1e-6))
+            assert error < 1e-3, f"step {step}: {name}: {error}"
+
+
+def test_what_torchrun_says_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in environment(0, 1, 1):
+        monkeypatch.delenv(name, raising=False)
+    assert processes() == Processes()
+    for name, value in {**environment(5, 8, 1), "LOCAL_WORLD_SIZE": "4", "TORCHELASTIC_RESTART_COUNT": "2"}.items():
+        monkeypatch.setenv(name, value)
+    found = processes()
+    assert found == Processes(rank=5, world_size=8, local_size=4, restarts=2)
+    assert (found.machines, found.first) == (2, False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(UserError, match="8 processes, 3 of them on this machine"):
+        processes()
+
+
+def test_every_norm_of_a_student_can_be_synchronised() -> None:
+    model = FusionDetector(micro_crkd())
+    names = list(model.state_dict())
+    synchronise_norms(model)
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert all(isinstance(n, nn.SyncBatchNorm) or (isinstance(n, WeightedBatchNorm) and n.synchronised) for n in norms)
+    assert len(norms) > 20
+    assert list(model.state_dict()) == names

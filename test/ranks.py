@@ -1,0 +1,70 @@
+"""Processes that train together, as torchrun would start them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import torch
+from micro import micro_crkd, micro_frame_with_lidar, micro_teacher
+from torch import nn
+
+from crkd_core.data.dataset import TrainingSet
+from crkd_core.distillation.distiller import Distiller
+from crkd_core.models.detector import FusionDetector
+from crkd_core.training.loop import DetectionTraining, TrainingOptions, train
+
+FRAMES = 8
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def environment(rank: int, world_size: int, port: int) -> dict[str, str]:
+    """What torchrun sets."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(world_size),
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "test",
+    }
+
+
+def distilled(rank: int, world_size: int, port: int, out: Path) -> None:
+    """The gradients of three steps of distillation on four samples each, however many processes share them.
+
+    Gradients, not weights: Adam would make a whole step of the rounding noise in a gradient that is zero. The weights
+    stay where they are.
+    """
+    os.environ.update(environment(rank, world_size, port))
+    torch.set_num_threads(1)
+    gradients: list[dict[str, torch.Tensor]] = []
+
+    def keep(module: DetectionTraining, _optimizer: object) -> None:
+        gradients.append({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None})
+
+    def fix_statistics(module: DetectionTraining) -> None:
+        """Statistics over processes need a GPU: with fixed ones, everything else must agree."""
+        for norm in module.modules():
+            if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                norm.eval()
+
+    DetectionTraining.on_train_start = fix_statistics  # type: ignore[method-assign]
+    DetectionTraining.on_before_optimizer_step = keep  # type: ignore[method-assign]
+    recipe, teacher = micro_crkd(steps=3, batch_size=4 // world_size, learning_rate=1e-12), micro_teacher()
+    torch.manual_seed(5)
+    distiller = Distiller(FusionDetector(teacher), recipe)
+    frames = [micro_frame_with_lidar(seed) for seed in range(FRAMES)]
+    samples = TrainingSet(frames, recipe, teacher=teacher.model.lidar)
+    train(recipe, samples, TrainingOptions(out=out, workers=0, progress=False), distiller=distiller)
+    if rank == 0:
+        torch.save(gradients, out / "gradients.pt")
