@@ -133,7 +133,7 @@ def _bev_panel(
     boxes = _boxes(sample).transformed(_T_VIEW_FROM_BEV)
     view.draw_detections(Detections(boxes, np.ones(len(boxes)), sample.labels.numpy(), "bev", 0))
     view.draw_ranges()
-    counts = f"{len(boxes)} boxes, {len(radar)} radar returns"
+    counts = f"{len(boxes)} boxes, {len(radar)} radar returns, {len(lidar)} LiDAR points"
     draw_text(view.image, counts, (TEXT_SIZE, size - 5 * TEXT_SIZE // 2), TEXT_SIZE, color=DIM)
     return view.image
 
