@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from crkd_ros.conversions import (
     annotation_of,
     detections_of,
     pose_of_odometry,
+    scene_of,
     stamp_of,
     transform_of,
 )
@@ -137,6 +138,20 @@ def annotations_in(bag: Bag) -> list[SampleAnnotation]:
         annotation = annotation_of(recorded.message, source=f"bag {bag.path}: {topics.ANNOTATIONS}")
         found[annotation.sample_token] = annotation
     return sorted(found.values(), key=lambda annotation: annotation.stamp)
+
+
+def truth_in(bag: Bag) -> dict[str, SampleTruth]:
+    """Token -> ground truth of every annotated key frame, with the description of the drive where the bag has one.
+
+    Raises:
+        BagError: no annotation topic.
+        ConversionError: a malformed annotation.
+    """
+    description = ""
+    if bag.has(topics.SCENE):
+        scene = scene_of(next(bag.messages([topics.SCENE])).message, source=f"bag {bag.path}: {topics.SCENE}").scene
+        description = scene.get("description", "")
+    return {a.sample_token: replace(truth_of(a), description=description) for a in annotations_in(bag)}
 
 
 def truth_of(annotation: SampleAnnotation) -> SampleTruth:

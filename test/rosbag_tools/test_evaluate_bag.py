@@ -12,8 +12,9 @@ from crkd_core.training.ground_truth import load_devkit, tokens_of_scenes, truth
 from crkd_core.types import Boxes3D, Detections
 from crkd_ros import topics
 from crkd_ros.answers import FrameReport
+from rosbag_tools.bag_evaluation import evaluate_bag, key_frame_results, latencies, moved_to, report_text
 from rosbag_tools.bags import new_bag, open_bag
-from rosbag_tools.evaluate_bag import evaluate_bag, key_frame_results, latencies, moved_to, report_text, score
+from rosbag_tools.evaluate_bag import score
 from rosbag_tools.nuscenes_to_rosbag import convert
 from rosbag_tools.recorded import RecordedDetections, RecordingError, annotations_in, truth_of, vehicle_poses
 
@@ -196,3 +197,26 @@ def test_ground_truth_of_a_bag_gives_the_figures_of_its_nuscenes_root(
     tokens = [token for token in tokens_of_scenes(devkit, [scene]) if token in from_bag]
     assert len(tokens) == len(from_bag) > 0
     assert evaluate(results, from_bag) == evaluate(results, truth_from_nuscenes(devkit, tokens))
+
+
+def test_report_is_one_page_that_needs_nothing_else(drive: Path, tmp_path: Path):
+    found = write_detections(tmp_path / "found.mcap", answers(10))
+    page = tmp_path / "report.html"
+    assert score([str(found), "--input", str(drive), "--no-progress", "--html", str(page), "--by", "range"]) == 0
+    text = page.read_text()
+    assert text.count("data:image/jpeg;base64,") == 4
+    assert "http" not in text.replace("http://www.w3.org", "")
+    assert "<td>car</td><td>4</td><td>4</td><td>1.000</td>" in text
+    assert "0-20 m" in text
+    assert "distance of the centres, m: 4 matches, median 0.00" in text
+    assert "<td>network</td><td>11.5</td>" in text
+    assert text.count("<table>") == 3
+
+
+def test_errors_of_matches_are_told(drive: Path, tmp_path: Path):
+    moved = [replace(a, boxes=replace(a.boxes, centers=a.boxes.centers + np.array([0.3, 0.4, 0.0]))) for a in answers()]
+    content = figures(
+        [str(write_detections(tmp_path / "found.mcap", moved)), "--input", str(drive)], tmp_path / "metrics.json"
+    )
+    assert content["errors"]["distance"] == pytest.approx([0.5] * 4, abs=1e-5)
+    assert content["errors"]["heading"] == pytest.approx([0.0] * 4, abs=1e-5)
