@@ -1,7 +1,7 @@
 """SynthScenes' radar and LiDAR files next to real ones: the same order of everything a network reads.
 
-Run with ``-m nuscenes -rP --log-level=info`` to see the figures. Bounds are wide: two scenes on one side, other roads on
-the other.
+Run with ``-m nuscenes -rP --log-level=info`` to see the figures. Bounds are wide: two scenes on one side, other roads
+on the other.
 """
 
 import logging
