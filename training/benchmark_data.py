@@ -10,8 +10,10 @@ file. Peak memory is that process's, imports included. The dummy set takes 3 GB,
 write; it is removed unless --keep is given, and used again if it is there.
 
 `loader` takes samples as training does. Time by part is measured without processes, in CPU time, so that other work on
-the machine disturbs it less; throughput and memory with --workers processes. Memory is the proportional share (PSS): a
-page that n processes share counts 1/n in each.
+the machine disturbs it less; throughput and memory with --workers processes. Memory is the proportional share (PSS) of
+anonymous memory: a page that n processes share counts 1/n in each. Left out are the batches under way between the
+processes, of which there are at most --workers x 4, and pages of files (libraries, the index), which the system takes
+back when it needs them.
 """
 
 from __future__ import annotations
@@ -293,7 +295,7 @@ def loaded_epochs(samples: TrainingSet, recipe: Recipe, args: argparse.Namespace
         wall = time.perf_counter() - started
         before, used = used, settled_cpu()
         pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
-        memory = [process_memory("smaps_rollup", "Pss", pid) for pid in pids]
+        memory = [process_memory("smaps_rollup", "Pss_Anon", pid) for pid in pids]
         figures = {
             "samples_per_s": (steps - ahead) * batch / wall,
             "samples_per_s_core": steps * batch / (used - before),
@@ -303,7 +305,7 @@ def loaded_epochs(samples: TrainingSet, recipe: Recipe, args: argparse.Namespace
         epochs.append(figures)
         print(
             f"  epoch {epoch}: {figures['samples_per_s']:.1f} samples/s, {figures['samples_per_s_core']:.1f} per core; "
-            f"PSS main {figures['main_mb']:.0f} MB, {args.workers} workers {figures['workers_mb']:.0f} MB",
+            f"memory main {figures['main_mb']:.0f} MB, {args.workers} workers {figures['workers_mb']:.0f} MB",
             flush=True,
         )
     total = [figures["main_mb"] + figures["workers_mb"] for figures in epochs]
