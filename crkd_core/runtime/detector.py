@@ -20,7 +20,7 @@ from crkd_core.data.encode import encode
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.folding import folded
 from crkd_core.runtime.checkpoint import load_checkpoint
-from crkd_core.runtime.network import InferenceNetwork, unsupported
+from crkd_core.runtime.network import InferenceNetwork, pays_to_compile, unsupported
 from crkd_core.runtime.pipeline import Pipeline
 from crkd_core.types import Boxes3D, Detections, NetworkInput, SensorFrame
 
@@ -140,7 +140,9 @@ class Detector:
             missing = missing_for_graphs(model)
             if not missing:
                 try:
-                    network = InferenceNetwork(model, dtype=dtype).to(self.device)
+                    network = InferenceNetwork(model, dtype=dtype, compiled=pays_to_compile(self.recipe)).to(
+                        self.device
+                    )
                     pipeline = Pipeline(network, self.recipe, self._pool)
                 except RuntimeError as error:
                     missing = (f"CUDA graphs could not be captured ({error})",)
@@ -238,7 +240,7 @@ def resolved_device(device: str) -> torch.device:
         DeviceError: unknown name, or CUDA where there is none.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         found = torch.device(device)
     except RuntimeError:
@@ -247,7 +249,7 @@ def resolved_device(device: str) -> torch.device:
         raise DeviceError(
             f"device '{device}': this machine has {torch.cuda.device_count()} CUDA devices; use cpu or auto"
         )
-    return found
+    return torch.device("cuda", found.index or 0) if found.type == "cuda" else found
 
 
 def _dtype(precision: str, device: torch.device) -> torch.dtype:

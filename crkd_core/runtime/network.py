@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
+from crkd_core.config import Recipe
 from crkd_core.models.detector import CameraBranch, FusionDetector
 from crkd_core.models.folding import folded, fused
 from crkd_core.models.necks import SecondFPN
@@ -14,8 +13,6 @@ from crkd_core.models.peak_head import PeakHead
 from crkd_core.models.view_transform import LiftSplat
 from crkd_core.ops.bev_pool import PoolPlan
 from crkd_core.types import NetworkInput
-
-Convolutions = Literal["plain", "fused", "compiled", "fused compiled"]
 
 
 class InferenceNetwork(nn.Module):
@@ -25,26 +22,25 @@ class InferenceNetwork(nn.Module):
     ``radar_map``, which do not wait for each other, and ``boxes``, which end in a table of fixed size.
     """
 
-    def __init__(self, model: FusionDetector, *, dtype: torch.dtype, convolutions: Convolutions = "fused") -> None:
+    def __init__(self, model: FusionDetector, *, dtype: torch.dtype, fuse: bool = True, compiled: bool = False) -> None:
         """Take over a trained model; it is not changed.
 
         Args:
-            model: a student or baseline, see ``supported``.
+            model: a student or baseline, see ``unsupported``.
             dtype: of weights and maps; sums over cells, suppression and box geometry are float32 or float64.
-            convolutions: ``fused`` with their ReLU in cuDNN; ``compiled``: the trunks through torch.compile.
+            fuse: convolutions with their ReLU in one cuDNN kernel; only CUDA can.
+            compiled: the image branch through torch.compile, which needs a C compiler and takes half a minute the first
+                time; see ``pays_to_compile``.
         """
         super().__init__()
         self.dtype = dtype
         self.model = folded(model)
         self.head = PeakHead(self.model.head, self.model.grid, model.recipe.model.head)
-        if convolutions.startswith("fused"):
+        if fuse:
             self.model, self.head = fused(self.model), fused(self.head)
         self.model.head = None  # type: ignore[assignment]  # the head is self.head
         self._to(dtype)
-        self._image_maps, self._maps = self._trunk_of_images, self._trunk_of_cells
-        if convolutions.endswith("compiled"):
-            self._image_maps = torch.compile(self._trunk_of_images, dynamic=False)
-            self._maps = torch.compile(self._trunk_of_cells, dynamic=False)
+        self._image_branch = torch.compile(self._features, dynamic=False) if compiled else self._features
 
     def _to(self, dtype: torch.dtype) -> None:
         """All weights, but not the constants of the geometry, nor the radar's point network, which autocast serves."""
@@ -73,7 +69,7 @@ class InferenceNetwork(nn.Module):
 
     def image_features(self, images: Tensor) -> Tensor:
         """(M, 3, H, W) of the network's type, normalised, -> (M, D + C, fH, fW): depth logits and context."""
-        features: Tensor = self._image_maps(images)
+        features: Tensor = self._image_branch(images)
         return features
 
     def radar_map(self, inputs: NetworkInput) -> Tensor:
@@ -98,7 +94,8 @@ class InferenceNetwork(nn.Module):
 
     def maps(self, image_features: Tensor | None, plan: PoolPlan | None, other: Tensor) -> tuple[Tensor, Tensor]:
         """The head's shared map and its heat map logits, see ``PeakHead.maps``; arguments as in ``boxes``."""
-        return self._maps(self.camera_map(image_features, plan, other), other)
+        camera = self.camera_map(image_features, plan, other)
+        return self.head.maps(self.model.decoder(self.model.fuser(camera, other)[0]))
 
     def camera_map(self, image_features: Tensor | None, plan: PoolPlan | None, other: Tensor) -> Tensor:
         """(B, C, nx, ny); C is 0 without cameras."""
@@ -112,15 +109,17 @@ class InferenceNetwork(nn.Module):
         features = self.image_features(inputs.images.to(self.dtype)) if self.model.camera is not None else None
         return self.boxes(features, self.plan(inputs), self.radar_map(inputs))
 
-    def _trunk_of_images(self, images: Tensor) -> Tensor:
+    def _features(self, images: Tensor) -> Tensor:
         camera = self.model.camera
         assert camera is not None
         maps = camera.backbone(images)
         features = camera.neck(maps if isinstance(camera.neck, SecondFPN) else maps[-3:])
         return _splat(camera).per_pixel(features)
 
-    def _trunk_of_cells(self, camera: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        return self.head.maps(self.model.decoder(self.model.fuser(camera, other)[0]))
+
+def pays_to_compile(recipe: Recipe) -> bool:
+    """Whether compilation makes the image branch much faster: cuDNN already fuses what a ResNet does."""
+    return recipe.model.camera is not None and recipe.model.camera.backbone == "swin_t"
 
 
 def unsupported(model: FusionDetector) -> str | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -41,12 +42,24 @@ from crkd_core.types import SensorFrame
 
 _LOG = logging.getLogger(__name__)
 
-INBOXES = 2
-"""Frames that may be under way."""
+_INBOXES = 2
 
 _WARM_UP = 3
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A frame under way.
+
+    Attributes:
+        done: when its boxes are there.
+        results: where, in page-locked memory, see ``PeakHead.forward``.
+    """
+
+    done: torch.cuda.Event
+    results: Tensor
 
 
 class Pipeline:
@@ -72,7 +85,7 @@ class Pipeline:
         self._done: list[torch.cuda.Event] = []
         self._build(Capacity() if recipe.model.camera is not None else Capacity(cameras=0))
 
-    def submit(self, frame: SensorFrame) -> int:
+    def submit(self, frame: SensorFrame) -> Ticket:
         """Start on a frame. The frame before the last must have been collected.
 
         Returns:
@@ -87,21 +100,22 @@ class Pipeline:
                 "a frame needs %s, there is room for %s: CUDA graphs are captured anew", host.needs, self.capacity
             )
             self._build(self.capacity.grown(host.needs))
-        ticket, self._next = self._next, (self._next + 1) % INBOXES
-        self._done[ticket].synchronize()
+        place, self._next = self._next, 1 - self._next
+        self._done[place].synchronize()
         self._update_tables(host)
-        self._upload_images(ticket, host)  # which takes the GPU as long as the rest takes the host
-        geometry = write_geometry(host, self._staging_arrays[ticket])
-        write_radar(host, self._staging_arrays[ticket])
-        self._upload_rest(ticket)
-        self._compute(ticket, new_plan=geometry != self._planned)
+        self._upload_images(place, host)
+        self._start_images(place)  # and while the GPU computes them, the host prepares the rest
+        geometry = write_geometry(host, self._staging_arrays[place])
+        write_radar(host, self._staging_arrays[place])
+        self._upload_rest(place)
+        self._finish(place, new_plan=geometry != self._planned)
         self._planned = geometry
-        return ticket
+        return Ticket(self._done[place], self._host_results[place])
 
-    def collect(self, ticket: int) -> NDArray[np.float32]:
+    def collect(self, ticket: Ticket) -> NDArray[np.float32]:
         """Wait for a frame: (N, ``FIELDS``) boxes, see ``PeakHead.forward``, task by task."""
-        self._done[ticket].synchronize()
-        rows = self._host_results[ticket].numpy().reshape(-1, FIELDS)
+        ticket.done.synchronize()
+        rows = ticket.results.numpy().reshape(-1, FIELDS)
         return np.asarray(rows[rows[:, 9] > 0])
 
     def parts(self) -> dict[str, Callable[[], object]]:
@@ -119,8 +133,8 @@ class Pipeline:
         plan, other, features = self._between
         return self.network.maps(features, plan, other)
 
-    def _upload_images(self, ticket: int, host: HostFrame) -> None:
-        staging, inbox = self._staging[ticket], self._inboxes[ticket]
+    def _upload_images(self, place: int, host: HostFrame) -> None:
+        staging, inbox = self._staging[place], self._inboxes[place]
         begin = [i * self.capacity.image_bytes for i in range(len(host.images))]
         strips = [_page_locked(host.strip(i)) for i in range(len(host.images))]
         staged: list[Future[None] | None] = [
@@ -135,18 +149,21 @@ class Pipeline:
                 assert strip is not None
                 inbox[begin[i] : begin[i] + len(strip)].copy_(strip, non_blocking=True)
 
-    def _upload_rest(self, ticket: int) -> None:
-        rest = slice(self._layout.span("intrinsics").start, self._layout.size)
-        with torch.cuda.stream(self._uploads):
-            self._inboxes[ticket][rest].copy_(self._staging[ticket][rest], non_blocking=True)
-            self._uploaded[ticket].record(self._uploads)
-
-    def _compute(self, ticket: int, *, new_plan: bool) -> None:
+    def _start_images(self, place: int) -> None:
+        inbox = self._inboxes[place]
         with torch.cuda.stream(self._stream):
-            self._stream.wait_event(self._uploaded[ticket])
-            self._static.copy_(self._inboxes[ticket], non_blocking=True)
-            self._side.wait_stream(self._stream)
+            self._stream.wait_stream(self._uploads)
+            self._static[: len(inbox)].copy_(inbox, non_blocking=True)
             self._image_graph.replay()
+
+    def _upload_rest(self, place: int) -> None:
+        rest = slice(self._layout.span("intrinsics").start, self._layout.size)
+        with torch.cuda.stream(self._side):
+            # The last frame's boxes must have been computed before what they read is written again.
+            self._side.wait_event(self._done[1 - place])
+            self._static[rest].copy_(self._staging[place][rest], non_blocking=True)
+
+    def _finish(self, place: int, *, new_plan: bool) -> None:
         with torch.cuda.stream(self._side):
             if new_plan:
                 self._plan_graph.replay()
@@ -154,8 +171,8 @@ class Pipeline:
         with torch.cuda.stream(self._stream):
             self._stream.wait_stream(self._side)
             self._box_graph.replay()
-            self._host_results[ticket].copy_(self._results, non_blocking=True)
-            self._done[ticket].record(self._stream)
+            self._host_results[place].copy_(self._results, non_blocking=True)
+            self._done[place].record(self._stream)
 
     def _update_tables(self, host: HostFrame) -> None:
         """Bring the tables of every camera whose image size has changed to the GPU."""
@@ -176,17 +193,17 @@ class Pipeline:
         tables = table_layout(capacity, self._recipe.image.size)
         on_gpu = {"dtype": torch.uint8, "device": self._device}
         page_locked = {"dtype": torch.uint8, "pin_memory": True}
-        self._staging = [torch.zeros(self._layout.size, **page_locked) for _ in range(INBOXES)]  # type: ignore[call-overload]
+        self._staging = [torch.zeros(self._layout.size, **page_locked) for _ in range(_INBOXES)]  # type: ignore[call-overload]
         self._staging_arrays = [self._layout.arrays(memory) for memory in self._staging]
-        self._inboxes = [torch.zeros(self._layout.size, **on_gpu) for _ in range(INBOXES)]  # type: ignore[call-overload]
+        pixels = self._layout.span("intrinsics").start
+        self._inboxes = [torch.zeros(pixels, **on_gpu) for _ in range(_INBOXES)]  # type: ignore[call-overload]
         self._static = torch.zeros(self._layout.size, **on_gpu)  # type: ignore[call-overload]
         self._table_staging = torch.zeros(tables.size, dtype=torch.uint8)
         self._table_arrays = tables.arrays(self._table_staging)
         self._tables = torch.zeros(tables.size, **on_gpu)  # type: ignore[call-overload]
         self._placed: list[Placement | None] = [None] * capacity.cameras
         self._planned = b""
-        self._uploaded = [torch.cuda.Event() for _ in range(INBOXES)]
-        self._done = [torch.cuda.Event() for _ in range(INBOXES)]
+        self._done = [torch.cuda.Event() for _ in range(_INBOXES)]
         # Matrices that can be inverted, and no radar return, for the runs before the capture.
         arrays = self._staging_arrays[0]
         for name in ("intrinsics", "T_bev_from_cam", "image_augment"):
@@ -223,7 +240,7 @@ class Pipeline:
             )
         self._between = (plan, other, features)  # graphs write and read them: they must stay
         torch.cuda.synchronize(self._device)
-        self._host_results = [torch.zeros(self._results.shape, pin_memory=True) for _ in range(INBOXES)]
+        self._host_results = [torch.zeros(self._results.shape, pin_memory=True) for _ in range(_INBOXES)]
 
 
 def _page_locked(strip: NDArray[np.uint8]) -> Tensor | None:
@@ -259,6 +276,8 @@ def captured(step: Callable[[], T], stream: torch.cuda.Stream, memory: object) -
 
 def pinned_image(height: int, width: int) -> NDArray[np.uint8]:
     """An RGB image in page-locked memory, from which frames reach the GPU without a copy on the host.
+
+    It must not be written to while a frame that holds it is under way.
 
     Raises:
         RuntimeError: no CUDA device.

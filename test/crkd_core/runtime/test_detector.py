@@ -169,3 +169,23 @@ def matched(expected: Detections, found: Detections, *, metres: float) -> float:
     offset = np.linalg.norm(expected.boxes.centers[:, None] - found.boxes.centers[None], axis=2)
     near = (offset <= metres) & (expected.labels[:, None] == found.labels[None])
     return float(near.any(1).mean())
+
+
+@pytest.mark.gpu
+def test_frames_that_overlap_on_the_gpu_do_not_disturb_each_other(checkpoint: Path) -> None:
+    graphs = Detector(checkpoint, device="cuda", strict=True)
+    frames = [micro_frame(seed).frame for seed in range(6)]
+    name = next(iter(frames[3].radars))  # in the middle, one for which the graphs are captured anew
+    sweeps = frames[3].radars[name]
+    frames[3] = replace(frames[3], radars={name: [replace(sweeps[0], points=np.tile(sweeps[0].points, 300))]})
+    expected = [graphs(frame) for frame in frames]
+    graphs = Detector(checkpoint, device="cuda", strict=True)
+    found, under_way = [], graphs.submit(frames[0])
+    for frame in frames[1:]:
+        following = graphs.submit(frame)
+        found.append(graphs.collect(under_way))
+        under_way = following
+    found.append(graphs.collect(under_way))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.boxes.centers, other.boxes.centers)
+        np.testing.assert_array_equal(one.scores, other.scores)

@@ -100,7 +100,7 @@ def test_boxes_are_those_of_the_detector_whatever_is_missing(frame: SensorFrame,
         "radars": {"radars": {}},
     }
     given = replace(frame, **changes[missing])
-    network = InferenceNetwork(model, dtype=torch.float32, convolutions="plain")
+    network = InferenceNetwork(model, dtype=torch.float32, fuse=False)
     found = boxes(network, staged(given, recipe))
     expected = folded(model).detect(encode(given, recipe))[0]
     assert len(found) == len(expected.scores) > 5
