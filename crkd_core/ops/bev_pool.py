@@ -29,7 +29,8 @@ class PoolPlan:
         order: (M * W * D * H,) int64, flat positions of the points that open a run, sorted by cell, then by position;
             the rest is arbitrary.
         starts: (num_cells + 1,) int64, ``order[starts[i]:starts[i + 1]]`` are the runs of cell i.
-        roles: (M, W, D, H) int32: position in ``order`` of a point that opens a run, else CONTINUES or DROPPED.
+        roles: (M, W, D, H) int32: position in ``order`` of a point that opens a run, else CONTINUES or DROPPED. Empty
+            on a CPU.
     """
 
     cells: Tensor
@@ -45,23 +46,28 @@ def pool_plan(cells: Tensor, num_cells: int) -> PoolPlan:
         cells: (M, W, D, H) int32, cell of each of D points on the ray of each pixel, columns first; -1 drops the point.
         num_cells: number of cells.
     """
-    return plan_of_runs(cells, num_cells, longest=1 if cells.device.type == "cpu" else cells.shape[3])
+    if cells.device.type != "cpu":
+        return plan_of_runs(cells, num_cells)
+    order, starts = _sorted_by_cell(torch.where(cells < 0, num_cells, cells), num_cells)
+    return PoolPlan(cells, order, starts, cells[:0])
 
 
-def plan_of_runs(cells: Tensor, num_cells: int, *, longest: int) -> PoolPlan:
-    """``pool_plan`` with runs of at most H rows (``longest=H``), or of one (``longest=1``)."""
+def plan_of_runs(cells: Tensor, num_cells: int) -> PoolPlan:
+    """``pool_plan`` for the kernels: with runs of many rows."""
     cells = cells.contiguous()
     inside = cells >= 0
     opens = inside.clone()
-    if longest > 1:
-        opens[..., 1:] &= cells[..., 1:] != cells[..., :-1]
-    key = torch.where(opens, cells, num_cells).flatten()
-    ordered, order = torch.sort(key, stable=True)
-    position = torch.arange(len(key), dtype=torch.int32, device=cells.device)
-    starts = torch.searchsorted(ordered, torch.arange(num_cells + 1, dtype=torch.int32, device=cells.device))
-    rank = torch.empty_like(key).scatter_(0, order, position).view_as(cells)
-    roles = torch.where(opens, rank, inside.int() + DROPPED)  # DROPPED + 1 is CONTINUES
-    return PoolPlan(cells, order, starts, roles)
+    opens[..., 1:] &= cells[..., 1:] != cells[..., :-1]
+    order, starts = _sorted_by_cell(torch.where(opens, cells, num_cells), num_cells)
+    position = torch.arange(len(order), dtype=torch.int32, device=cells.device)
+    rank = torch.empty_like(position).scatter_(0, order, position).view(cells.shape)
+    return PoolPlan(cells, order, starts, torch.where(opens, rank, inside.int() + DROPPED))  # DROPPED + 1: CONTINUES
+
+
+def _sorted_by_cell(cells: Tensor, num_cells: int) -> tuple[Tensor, Tensor]:
+    """``PoolPlan.order`` and ``starts`` of the points whose cell is less than ``num_cells``."""
+    ordered, order = torch.sort(cells.flatten(), stable=True)
+    return order, torch.searchsorted(ordered, torch.arange(num_cells + 1, dtype=torch.int32, device=cells.device))
 
 
 def bev_pool(per_pixel: Tensor, plan: PoolPlan) -> Tensor:
@@ -79,7 +85,7 @@ def bev_pool(per_pixel: Tensor, plan: PoolPlan) -> Tensor:
         (num_cells, C) of the type of ``per_pixel``; zero where no point falls. Differentiable in ``per_pixel``.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: shapes that do not fit together, or a plan made on a CPU for a GPU.
     """
     images, columns, bins, rows = plan.cells.shape
     if per_pixel.dim() != 4 or per_pixel.shape[1] < bins or per_pixel[:, 0].shape != (images, rows, columns):
@@ -87,6 +93,8 @@ def bev_pool(per_pixel: Tensor, plan: PoolPlan) -> Tensor:
             f"bev_pool: expected per_pixel (M, D + C, H, W) with M, H, W, D = {images, rows, columns, bins} as in the "
             f"plan; got {tuple(per_pixel.shape)}"
         )
+    if per_pixel.device.type != "cpu" and plan.roles.shape != plan.cells.shape:
+        raise ValueError(f"bev_pool: the plan was made on a CPU, per_pixel is on {per_pixel.device}; make it there")
     pooled: Tensor = _pool(per_pixel, plan.cells, plan.order, plan.starts, plan.roles)
     return pooled
 

@@ -126,9 +126,16 @@ def test_shapes_that_differ_from_the_plan_are_named() -> None:
         bev_pool(per_pixel.transpose(2, 3), pool_plan(cells, num_cells))
 
 
+def test_a_plan_of_the_cpu_is_refused_elsewhere() -> None:
+    per_pixel, cells, num_cells = case(1, 4, 3, 5, 2, 6)
+    plan = pool_plan(cells, num_cells)
+    with pytest.raises(ValueError, match="the plan was made on a CPU, per_pixel is on meta"):
+        bev_pool(per_pixel.to("meta"), plan)
+
+
 def test_runs_are_rows_of_one_column_bin_and_cell() -> None:
     cells = torch.tensor([4, 4, -1, 4, 2, 2, 2], dtype=torch.int32).view(1, 1, 1, 7)
-    plan = plan_of_runs(cells, 6, longest=7)
+    plan = plan_of_runs(cells, 6)
     c, d = CONTINUES, DROPPED
     assert plan.roles.flatten().tolist() == [1, c, d, 2, 0, c, c]
     assert plan.order[:3].tolist() == [4, 0, 3]
@@ -146,7 +153,7 @@ def test_torch_sees_through_the_operation() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_kernel_equals_reference(name: str, max_partial: int) -> None:
     per_pixel, cells, num_cells = case(*CASES[name])
-    plan = plan_of_runs(cells, num_cells, longest=cells.shape[3])
+    plan = plan_of_runs(cells, num_cells)
     pooled = kernel_forward(per_pixel, plan, max_partial=max_partial)
     torch.testing.assert_close(pooled, bev_pool_reference(per_pixel, cells, num_cells))
 
@@ -156,7 +163,7 @@ def test_kernel_equals_reference(name: str, max_partial: int) -> None:
 @pytest.mark.parametrize("max_partial", [1000, 0], ids=["all sums stored", "none stored"])
 def test_kernel_sums_half_precision_in_float32(max_partial: int, dtype: torch.dtype) -> None:
     per_pixel, cells, num_cells = case(*CASES["several images"], dtype=dtype)
-    plan = plan_of_runs(cells, num_cells, longest=cells.shape[3])
+    plan = plan_of_runs(cells, num_cells)
     pooled = kernel_forward(per_pixel, plan, max_partial=max_partial)
     expected = bev_pool_reference(per_pixel.float(), cells, num_cells)
     # A GPU rounds the depth weights to ten bits.
@@ -175,7 +182,7 @@ def test_backward_kernel_equals_reference(name: str, dtype: torch.dtype) -> None
     per_pixel, cells, num_cells = arguments
     grad = random_gradient(arguments)
     _, expected = reference_with_gradient(*arguments, grad)
-    plan = plan_of_runs(cells, num_cells, longest=cells.shape[3])
+    plan = plan_of_runs(cells, num_cells)
     result = kernels.backward(*(x.to(KERNEL_DEVICE) for x in (grad, per_pixel, plan.cells))).cpu()
     tolerance = TOLERANCE[dtype]
     torch.testing.assert_close(result, expected.to(dtype), rtol=tolerance, atol=tolerance)
@@ -186,7 +193,7 @@ def test_kernels_take_any_strides() -> None:
     from crkd_core.ops.kernels import bev_pool as kernels
 
     per_pixel, cells, num_cells = case(*CASES["several images"])
-    plan = plan_of_runs(cells, num_cells, longest=cells.shape[3])
+    plan = plan_of_runs(cells, num_cells)
     strided = torch.stack([per_pixel, per_pixel], -1).to(KERNEL_DEVICE)[..., 1].permute(3, 0, 2, 1).permute(1, 3, 2, 0)
     assert not strided.is_contiguous()
     assert torch.equal(kernel_forward(strided, plan, max_partial=9), kernel_forward(per_pixel, plan, max_partial=9))
