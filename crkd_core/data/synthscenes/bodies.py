@@ -16,7 +16,7 @@ from crkd_core.data.synthscenes.world import Drive, States
 from crkd_core.types import FloatArray
 
 _FAR = 110.0  # m
-_MARK_PIXELS = 9.0  # bodies that look smaller than this keep only their faces
+_MARK_PIXELS = 11.0  # bodies that look smaller than this keep only their faces
 _BEAM = (0.5, 1.1)  # m; heights in and above the low beams of near vehicles
 _BOUNCE = 0.2  # of the ground's light comes up from it
 _SPRAY = 0.0012  # optical depth behind a car, 1.9 m wide, per mm/h and (m/s)^2; at most 1

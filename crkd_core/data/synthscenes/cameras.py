@@ -10,7 +10,7 @@ from crkd_core.data.synthscenes import bodies, surface
 from crkd_core.data.synthscenes.config import CameraMount, ImageSize, camera_intrinsics, camera_mounting
 from crkd_core.data.synthscenes.exposure import Exposure, expose, with_noise
 from crkd_core.data.synthscenes.lamps import lamps_around
-from crkd_core.data.synthscenes.optics import blurred, seen_through_lens
+from crkd_core.data.synthscenes.optics import BRIGHT, blurred, rain_before_lens, rain_on_lens, with_glare
 from crkd_core.data.synthscenes.painting import View, fill_rows, paint, tones
 from crkd_core.data.synthscenes.world import Drive
 from crkd_core.types import FloatArray
@@ -36,7 +36,7 @@ def render(drive: Drive, mount: CameraMount, stamp_ns: int, size: ImageSize) -> 
     lit = surface.light_map(drive, lamps, view)
     exposure = expose(_metered(drive, lit))
 
-    canvas = _sky(drive, view, exposure)
+    canvas, sun = _sky(drive, view, exposure)
     surface.paint_ground(canvas, drive, scene, lit, view, exposure)
     layer = bodies.layer(drive, scene, lamps, view)
     colours = tones(layer.luminance, exposure)
@@ -47,7 +47,11 @@ def render(drive: Drive, mount: CameraMount, stamp_ns: int, size: ImageSize) -> 
     index = [c.name for c in drive.config.cameras].index(mount.name)
     rng = np.random.default_rng([drive.seed, index, stamp_ns // 1000])
     image = blurred(canvas, drive, scene, view, exposure, stamp_ns, size)
-    image = seen_through_lens(image, canvas, drive, view, exposure, stamp_ns, index, rng)
+    if sun or colours[:, 3].max(initial=0.0) >= BRIGHT:
+        image = with_glare(image, canvas, view)
+    if drive.conditions.wet:
+        rain_before_lens(image, drive, view, exposure, stamp_ns, rng)
+        rain_on_lens(image, drive, stamp_ns, index)
     scale = drive.config.image_noise * min(1.0, size.width / mount.sensor.width)
     return with_noise(image, exposure.noise(scale), rng)
 
@@ -59,8 +63,8 @@ def _metered(drive: Drive, lit: FloatArray | None) -> float:
     return float(((1 - _SKY) * _GREY / np.pi * ground + _SKY * sky).mean())
 
 
-def _sky(drive: Drive, view: View, exposure: Exposure) -> NDArray[np.uint8]:
-    """A canvas (H, W, 4) of nothing but sky and sun."""
+def _sky(drive: Drive, view: View, exposure: Exposure) -> tuple[NDArray[np.uint8], bool]:
+    """A canvas (H, W, 4) of nothing but sky and sun, and whether the sun is on it."""
     light, (width, height) = drive.light, view.size
     slope = (view.K[1, 2] - np.arange(height)) / view.K[1, 1]
     up = np.clip(slope / 0.6, 0, 1)[:, None] ** 0.7
@@ -68,10 +72,12 @@ def _sky(drive: Drive, view: View, exposure: Exposure) -> NDArray[np.uint8]:
     canvas = np.empty((height, width, 4), dtype=np.uint8)
     fill_rows(canvas, rows)
     x, y, z = view.R_cam_from_world @ light.sun
-    if light.direct.any() and z > 0.1:
-        centre = view.K @ np.array([x / z, y / z, 1.0])
-        radius = max(view.K[0, 0] * _SUN_RADIUS, 1.0)
-        if -radius < centre[0] < width + radius and -radius < centre[1] < height:
-            place = (round(16 * centre[0]), round(16 * centre[1]))
-            cv2.circle(canvas, place, round(16 * radius), tones(light.disc[None], exposure)[0].tolist(), -1, shift=4)
-    return canvas
+    if not light.direct.any() or z < 0.1:
+        return canvas, False
+    column, row, _ = view.K @ np.array([x / z, y / z, 1.0])
+    radius = max(view.K[0, 0] * _SUN_RADIUS, 1.0)
+    if not (-radius < column < width + radius and -radius < row < height):
+        return canvas, False
+    colour = tones(light.disc[None], exposure)[0].tolist()
+    cv2.circle(canvas, (round(16 * column), round(16 * row)), round(16 * radius), colour, -1, shift=4)
+    return canvas, True

@@ -12,7 +12,7 @@ from crkd_core.types import FloatArray
 
 BASE_COLOUR = np.array([112.0, 112.0, 104.0])
 """RGB of the ground wherever nothing else is painted."""
-_SEGMENT = 5.0  # m along the road
+_SEGMENT = 8.0  # m along the road
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def crossing_street(road: Road, s: float, half: float, length: float) -> Ground:
     """Asphalt across the road around ``s``, ``half`` wide to either side, with a line along its middle."""
     painter, asphalt = _Painter(road), np.array([84.0, 84.0, 86.0])
     first = np.array([s - half])
-    for d in np.arange(-length, length, _SEGMENT):
+    for d in np.arange(-length, length, _SEGMENT).tolist():
         painter.strip(first, d, d + _SEGMENT, asphalt, length=2 * half)
         if abs(d + _SEGMENT / 2) > 3 * half:
             painter.strip(first + half - 0.08, d, d + 3.0, np.array([222.0, 222.0, 216.0]), length=0.16, reach=45.0)

@@ -16,7 +16,7 @@ from crkd_core.types import FloatArray
 
 _STREET, _HEAD, _TAIL = 1200.0, 16_000.0, 10.0  # cd: below a lamp of 4500 lm; a low beam's brightest; a pair of tails
 _GLARE = 0.025  # of a low beam's brightest goes above its cut-off
-_STREET_REACH, _HEAD_REACH, _TAIL_REACH = 45.0, 60.0, 20.0  # m from the camera
+_STREET_REACH, _HEAD_REACH, _TAIL_REACH = 45.0, 40.0, 15.0  # m from the camera
 _HEAD_HEIGHT, _TAIL_HEIGHT = 0.65, 0.8  # m
 LUMINANCE = {Glow.HEAD: 3000.0, Glow.TAIL: 50.0, Glow.WINDOW: 10.0, Glow.STREET: 4000.0}
 """cd/m2 of what glows, as seen from above a low beam; 300 cd, 5 cd and 300 cd over the area drawn for lamps."""
@@ -42,19 +42,21 @@ class Lamps:
 
     def towards(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Vectors (P, L, 3) from points (P, 1 or L, 3) to the lamps, and the share of their intensity / r^3 (P, L)."""
-        vectors = self.places - points
-        squared = np.maximum((vectors**2).sum(axis=2), 0.25)
-        ahead = -(vectors[..., :2] * self.heading).sum(axis=2)
-        aside = vectors[..., 0] * self.heading[:, 1] - vectors[..., 1] * self.heading[:, 0]
+        vectors = (self.places - points).astype(np.float32)
+        x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
+        squared = np.maximum(x * x + y * y + z * z, np.float32(0.25))
+        c, s = self.heading.T.astype(np.float32)
+        ahead, aside = -(x * c + y * s), x * s - y * c
         far = np.maximum(ahead, 0.3)
-        azimuth, elevation = aside / far, -vectors[..., 2] / far
+        azimuth, elevation = aside / far, -z / far
         across = np.exp(-((azimuth / 0.22) ** 2)) + 0.12 * np.exp(-((azimuth / 0.7) ** 2))
         below = np.exp(np.minimum(elevation, 0.0) / 0.06) / (1 + np.exp(np.clip(elevation / 0.005, -50, 50)))
         beam = np.where(ahead > 0.3, across * (below + _GLARE), 0.0)
         distance = np.sqrt(squared)
-        down = np.clip(1.5 * vectors[..., 2] / distance, 0.0, 1.0)  # street lamps throw little sideways
+        down = np.clip(1.5 * z / distance, 0.0, 1.0)  # street lamps throw little sideways
         even = np.where(self.heading.any(axis=1), np.maximum(ahead / distance, 0.0) ** 3, down)
-        return vectors, np.where(self.low_beam, beam, even) * squared**-1.5
+        share = np.where(self.low_beam, beam, even) / (squared * distance)
+        return vectors.astype(np.float64), share.astype(np.float64)
 
     def on_ground(self, points: FloatArray) -> FloatArray:
         """(P, 3) illuminance of level ground at points (P, 3), lx RGB."""
@@ -109,8 +111,9 @@ def lamps_around(drive: Drive, states: States, stamp_ns: int, eye: FloatArray) -
         [np.full(counts[0], _HEAD_HEIGHT), np.full(counts[1], _TAIL_HEIGHT), 0.96 * sizes[poles, 2]]
     )
     colours = (_HEAD * np.array(COLOUR[Glow.HEAD]), _TAIL * np.array(COLOUR[Glow.TAIL]), _STREET * light.lamp)
+    places = np.concatenate([flat, height[:, None]], axis=1)
     return Lamps(
-        places=np.concatenate([flat, height[:, None]], axis=1),
+        places=places,
         heading=np.concatenate([forward[None], along[lit], -along[dark], np.zeros((counts[2], 2))]),
         low_beam=np.arange(len(flat)) < counts[0],
         intensity=np.repeat(np.array(colours), counts, axis=0),

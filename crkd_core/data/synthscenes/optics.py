@@ -25,9 +25,10 @@ _GLARE = (
     (6.0, 0.004),
     (20.0, 0.003),
 )  # spread in degrees and share of the light that the lens scatters
-_BRIGHT = 24  # on the canvas: 4 times as bright as white; what is less scatters too little to matter
+BRIGHT = 24
+"""Fourth channel of a canvas from which on glare is computed: 4 times as bright as white."""
 _LEAST_SMEAR = 0.8  # pixels; less is left out
-_DROP_REACH = (0.35, 2.0)  # m from the lens at which single raindrops show
+_DROP_REACH = (0.3, 1.4)  # m from the lens at which single raindrops show
 _FALL = 7.0  # m/s, of a drop of 2 mm
 _DROP = 0.0018  # m, diameter of drops that show
 _LENS_EPOCH_NS = 3_000_000_000  # drops stay on the lens so long
@@ -52,10 +53,13 @@ def blurred(
     if (fastest / 4.0 + abs(float(track.yaw_rate[0]))) * exposure.time * pixels < _LEAST_SMEAR:
         return image
     flow = _flow(drive, scene, view, stamp_ns, size) * np.float32(exposure.time)
+    smear = float(np.percentile(np.abs(flow), 90))
+    if smear < _LEAST_SMEAR:
+        return image
     flow = np.asarray(cv2.resize(flow, size, interpolation=cv2.INTER_NEAREST), dtype=np.float32)
     np.clip(flow, -0.1 * size.width, 0.1 * size.width, out=flow)
-    # Nine samples, evenly spaced along the path, from two passes of three.
-    for part in (1 / 3, 1 / 9):
+    # Three samples, evenly spaced along the path, or nine from two passes of three.
+    for part in (1 / 3,) if smear < 6 else (1 / 3, 1 / 9):
         step = np.float32(part) * flow
         ahead, behind = (
             cv2.remap(image, _pixels(size) + sign * step, _NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -123,31 +127,13 @@ def _image_motion(points: FloatArray, velocity: FloatArray, turn: FloatArray, K:
     return np.stack([u, v], axis=-1)
 
 
-def seen_through_lens(
-    image: Image,
-    canvas: NDArray[np.uint8],
-    drive: Drive,
-    view: View,
-    exposure: Exposure,
-    stamp_ns: int,
-    camera: int,
-    rng: np.random.Generator,
-) -> Image:
-    """An image with the glare of what is brighter than white on its canvas, and with rain before and on the lens."""
+def with_glare(image: Image, canvas: NDArray[np.uint8], view: View) -> Image:
+    """The image with the light that the lens scatters around what is much brighter than white on its canvas."""
     glare = _glare(canvas, view, ImageSize(image.shape[1], image.shape[0]))
-    if glare is None and not drive.conditions.wet:
+    if glare is None:
         return image
-    linear = np.asarray(cv2.LUT(image, _SQUARE), dtype=np.float32)
-    if glare is not None:
-        linear += glare
-    if drive.conditions.wet:
-        _fall(linear, drive, view, exposure, stamp_ns, rng)
-        epoch = stamp_ns // _LENS_EPOCH_NS
-        count = round(4 + 0.6 * drive.conditions.rain)
-        drops = _lens_drops(drive.seed, camera, epoch, count, linear.shape[1], linear.shape[0])
-        _refract(linear, drops)
-    np.clip(linear, 0.0, 1.0, out=linear)
-    return np.asarray(255.0 * cv2.sqrt(linear), dtype=np.uint8)
+    linear = np.asarray(cv2.add(cv2.LUT(image, _SQUARE), glare))
+    return np.asarray(cv2.convertScaleAbs(cv2.sqrt(linear), alpha=255.0), dtype=np.uint8)
 
 
 _SQUARE = np.square(np.arange(256, dtype=np.float32) / 255)
@@ -155,7 +141,7 @@ _SQUARE = np.square(np.arange(256, dtype=np.float32) / 255)
 
 def _glare(canvas: NDArray[np.uint8], view: View, size: ImageSize) -> NDArray[np.float32] | None:
     """(h, w, 3) light that the lens scatters around lamps and sun, in units of white; None without any."""
-    bright = np.flatnonzero(cv2.extractChannel(canvas, 3) >= _BRIGHT)
+    bright = np.flatnonzero(cv2.extractChannel(canvas, 3) >= BRIGHT)
     if len(bright) == 0:
         return None
     colour = canvas.reshape(-1, 4)[bright]
@@ -178,16 +164,11 @@ def _glare(canvas: NDArray[np.uint8], view: View, size: ImageSize) -> NDArray[np
     return np.asarray(cv2.resize(veil, size, interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
 
-def _fall(
-    linear: NDArray[np.float32],
-    drive: Drive,
-    view: View,
-    exposure: Exposure,
-    stamp_ns: int,
-    rng: np.random.Generator,
+def rain_before_lens(
+    image: Image, drive: Drive, view: View, exposure: Exposure, stamp_ns: int, rng: np.random.Generator
 ) -> None:
     """Streaks of drops near the lens, in place; each shows the sky, or the lamps' light, spread over its path."""
-    height, width = linear.shape[:2]
+    height, width = image.shape[:2]
     f = view.K[0, 0] * width / view.size.width
     near, far = _DROP_REACH
     half = np.array([width, height]) / 2 / f
@@ -209,26 +190,35 @@ def _fall(
     points = np.rint(np.clip(uv, -width, 2 * width) * 16).astype(np.int32)
     for line, value in zip(points, np.minimum(255 * cover, 255).tolist(), strict=True):
         cv2.line(streaks, line[0], line[1], value, 1, cv2.LINE_AA, 4)
-    sky = float(drive.light.sky_low.mean()) / exposure.white
-    linear += streaks[..., None] * np.float32(max(sky, 0.15) / 255)
+    wet = np.flatnonzero(streaks)
+    bright = max(float(drive.light.sky_low.mean()) / exposure.white, 0.15) / 255
+    flat = image.reshape(-1, 3)
+    linear = _SQUARE[flat[wet]] + bright * streaks.reshape(-1)[wet, None]
+    flat[wet] = 255.0 * np.sqrt(np.minimum(linear, 1.0))
 
 
 @lru_cache(maxsize=16)
-def _lens_drops(seed: int, camera: int, epoch: int, count: int, width: int, height: int) -> NDArray[np.float32]:
-    """(height, width, 1) how much of each pixel is covered by drops on the lens, 0..1."""
+def _lens_drops(
+    seed: int, camera: int, epoch: int, count: int, size: ImageSize
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Pixels (P,), counted along the rows, that drops on the lens cover, and how much of each (P, 1), 0..1."""
     rng = np.random.default_rng([seed, 300 + camera, epoch])
-    mask = np.zeros((height, width), dtype=np.uint8)
+    mask = np.zeros((size.height, size.width), dtype=np.uint8)
     for _ in range(count):
-        centre = rng.uniform([0, 0], [width, height])
-        radius = width * rng.uniform(0.008, 0.035)
+        centre = rng.uniform([0, 0], size)
+        radius = size.width * rng.uniform(0.008, 0.035)
         cv2.circle(mask, np.rint(centre).astype(int).tolist(), round(radius), (int(rng.integers(110, 230)),), -1)
-    soft = cv2.GaussianBlur(mask, (0, 0), 0.006 * width)
-    return np.asarray(soft[..., None] / 255, dtype=np.float32)
+    soft = np.asarray(cv2.GaussianBlur(mask, (0, 0), 0.006 * size.width)).reshape(-1)
+    covered = np.flatnonzero(soft)
+    return covered, np.asarray(soft[covered, None] / 255, dtype=np.float32)
 
 
-def _refract(linear: NDArray[np.float32], drops: NDArray[np.float32]) -> None:
-    """Drops on the lens show the whole scene upside down and out of focus, in place."""
-    height, width = linear.shape[:2]
-    small = cv2.resize(linear, (max(width // 16, 2), max(height // 16, 2)), interpolation=cv2.INTER_AREA)
+def rain_on_lens(image: Image, drive: Drive, stamp_ns: int, camera: int) -> None:
+    """Drops on the lens show the whole scene upside down and out of focus, in place; new ones every three seconds."""
+    height, width = image.shape[:2]
+    count = round(4 + 0.6 * drive.conditions.rain)
+    covered, share = _lens_drops(drive.seed, camera, stamp_ns // _LENS_EPOCH_NS, count, ImageSize(width, height))
+    small = cv2.resize(image, (max(width // 16, 2), max(height // 16, 2)), interpolation=cv2.INTER_AREA)
     wide = cv2.resize(cv2.GaussianBlur(small, (0, 0), 2.0)[::-1], (width, height), interpolation=cv2.INTER_LINEAR)
-    linear += drops * (wide - linear)
+    flat = image.reshape(-1, 3)
+    flat[covered] = (1 - share) * flat[covered] + share * np.asarray(wide).reshape(-1, 3)[covered]

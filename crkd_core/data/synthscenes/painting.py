@@ -17,7 +17,7 @@ GLOW_STEPS = 40.0
 """The canvas' fourth channel is this times log10(luminance / white) of what is brighter than white, else 0."""
 _SHIFT = 4  # sub-pixel bits of cv2's polygon corners
 _GUARD = 3.0  # polygons are cut to this many times the larger half field of view, so that coordinates stay small
-_LEAST_AREA = 0.6  # polygons whose bounding box is smaller than this many drawn pixels are left out
+_LEAST_AREA = 1.2  # polygons whose bounding box is smaller than this many drawn pixels are left out
 
 
 class View:

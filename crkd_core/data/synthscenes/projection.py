@@ -17,23 +17,22 @@ def clipped(polygon: FloatArray, side: float) -> FloatArray:
     Returns:
         (m, 3), m = 0 where nothing is left (Sutherland-Hodgman).
     """
-    for plane in ((0.0, 0.0, 1.0), (1.0, 0.0, side), (-1.0, 0.0, side), (0.0, 1.0, side), (0.0, -1.0, side)):
-        if len(polygon) == 0:
-            return polygon
-        offset = NEAR if plane == (0.0, 0.0, 1.0) else 0.0
-        distance = polygon @ np.array(plane) - offset
-        if (distance >= 0).all():
+    points: list[list[float]] = polygon.tolist()  # so few that plain numbers are several times faster than arrays
+    sides = ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
+    for nx, ny, nz, offset in ((0.0, 0.0, 1.0, NEAR), *((x, y, side, 0.0) for x, y in sides)):
+        distances = [nx * x + ny * y + nz * z - offset for x, y, z in points]
+        if not points or min(distances) >= 0:
             continue
-        out = []
-        for i in range(len(polygon)):
-            j = (i + 1) % len(polygon)
-            if distance[i] >= 0:
-                out.append(polygon[i])
-            if (distance[i] >= 0) != (distance[j] >= 0):
-                f = distance[i] / (distance[i] - distance[j])
-                out.append(polygon[i] + f * (polygon[j] - polygon[i]))
-        polygon = np.array(out).reshape(-1, 3)
-    return polygon
+        out: list[list[float]] = []
+        for i, (here, there) in enumerate(zip(points, points[1:] + points[:1], strict=True)):
+            now, then = distances[i], distances[(i + 1) % len(points)]
+            if now >= 0:
+                out.append(here)
+            if (now >= 0) != (then >= 0):
+                f = now / (now - then)
+                out.append([a + f * (b - a) for a, b in zip(here, there, strict=True)])
+        points = out
+    return np.array(points, dtype=np.float64).reshape(-1, 3)
 
 
 def painting_levels(xy: FloatArray, yaw: FloatArray, half: FloatArray) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from crkd_core.data.synthscenes.painting import View, fill_rows, paint, tones
 from crkd_core.data.synthscenes.world import Drive
 from crkd_core.types import FloatArray
 
-_CELL = 24  # drawn pixels per cell of the light map
+_CELL = 32  # drawn pixels per cell of the light map
 _FINEST = 64.0  # steps of the light map between black and an unchanged colour
 _WET = 0.7  # a wet surface is half as bright: this factor in square-root values
 _ROUGH = 0.6  # of Fresnel's reflection is left by rough asphalt, in square-root values
@@ -87,34 +87,32 @@ def reflect(canvas: NDArray[np.uint8], corners: FloatArray, colours: FloatArray,
         colours: (M, 4) their canvas values.
         view: the camera.
     """
-    height, width = view.size.height - view.horizon, view.size.width
-    above = canvas[: view.horizon][::-1]
+    height, width = (view.size.height - view.horizon) // 2, view.size.width // 2
+    above = canvas[: view.horizon : 2, ::2][::-1]
     mirror = np.empty((height, width, 4), dtype=np.uint8)
     shown = min(height, len(above))
     mirror[:shown] = above[:shown]
     mirror[shown:] = above[-1]
-    shifted = view.K.copy()
-    shifted[1, 2] -= view.horizon
+    half = view.K * np.array([[0.5], [0.5], [1.0]])
+    half[1, 2] -= view.horizon / 2
     flipped = corners.copy()
     flipped[..., 1] = 2 * view.eye[2] - corners[..., 1]
     lamps = np.flatnonzero(colours[:, 3] > 0)
     if len(lamps):  # drawn out by the waves of a wet surface
         z = view.eye[2] - corners[lamps, :, 1]
         middle = z.mean(axis=1, keepdims=True)
-        stretch = 1.3 + np.sign(z - middle)
-        flipped[lamps, :, 1] = view.eye[2] + middle * stretch
-    paint(mirror, flipped, colours, view.of(shifted, ImageSize(width, height)))
-    tall = max(3, height // 12 * 2 + 1)
-    mirror = np.asarray(cv2.blur(mirror, (3, tall)), dtype=np.uint8)
-    mirror[..., 3] = 0
+        flipped[lamps, :, 1] = view.eye[2] + middle * (1.3 + np.sign(z - middle))
+    paint(mirror, flipped, colours, view.of(half, ImageSize(width, height)))
+    blurred = cv2.blur(mirror, (3, max(3, height // 12 * 2 + 1)))
+    ground = canvas[view.horizon :]
+    shine = cv2.resize(blurred, (view.size.width, len(ground)), interpolation=cv2.INTER_LINEAR)
     slope = (np.arange(view.horizon, view.size.height) - view.K[1, 2]) / view.K[1, 1]
     grazing = 1 - slope / np.hypot(1, slope)
-    weight = np.rint(255 * _ROUGH * np.sqrt(0.02 + 0.98 * grazing**5)).astype(np.uint8)
-    weights = np.repeat(np.repeat(weight[:, None, None], width, axis=1), 4, axis=2)
-    ground = canvas[view.horizon :]
-    cv2.add(
-        cv2.multiply(ground, 255 - weights, scale=1 / 255), cv2.multiply(mirror, weights, scale=1 / 255), dst=ground
-    )
+    weight = 255 * _ROUGH * np.sqrt(0.02 + 0.98 * grazing**5)
+    weights = np.empty_like(ground)
+    fill_rows(weights, np.repeat(weight[:, None], 4, axis=1))
+    cv2.add(cv2.multiply(ground, 255 - weights, scale=1 / 255), cv2.multiply(shine, weights, scale=1 / 255), dst=ground)
+    ground[..., 3] = 0
 
 
 def _row_distances(view: View) -> FloatArray:
