@@ -5,7 +5,7 @@
     training/benchmark_ops.py --batch 4 --out ops.json
 
 Times are medians in milliseconds. ``eager``: launched one by one, the L2 cache cold; ``graph``: replayed from a CUDA
-graph, as the detector runs them, the cache warm (a dash where the processor must wait for a size). Cameras are those of
+graph, as the detector runs them, the cache warm (a dash where sizes go to or from the processor). Cameras are those of
 the simulated vehicle, everything else is random.
 """
 
@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,9 +34,13 @@ from crkd_core.models.view_transform import Splat
 from crkd_core.ops.bev_pool import PoolPlan, bev_pool
 from crkd_core.ops.pillars import decorate, pillar_map, pillar_map_reference, pillarize
 
-Measured = tuple[str, Callable[[], object]]
-"""What is measured; a name that ends in ``SYNCHRONISES`` cannot be captured in a graph."""
-SYNCHRONISES = " (synchronises)"
+
+class Measured(NamedTuple):
+    """What is measured; ``captured``: also in a graph, which nothing can be that moves sizes to or from the GPU."""
+
+    name: str
+    function: Callable[[], object]
+    captured: bool = True
 
 
 def arguments() -> argparse.Namespace:
@@ -64,8 +69,8 @@ def main() -> int:
     print(f"{'':56} {'eager':>9} {'graph':>9}")
     rows = []
     with torch.device("cuda"):
-        for name, function in operations(recipe, args):
-            eager, graph = times(function, captured=not name.endswith(SYNCHRONISES))
+        for name, function, captured in operations(recipe, args):
+            eager, graph = times(function, captured=captured)
             rows.append({"operation": name, "eager_ms": eager, "graph_ms": graph})
             print(f"{name:56} {eager:9.4f} {'-' if graph is None else f'{graph:.4f}':>9}", flush=True)
     if args.out:
@@ -82,8 +87,10 @@ def operations(recipe: Recipe, args: argparse.Namespace) -> Iterator[Measured]:
     yield from pillars(recipe, grid, args)
     boxes = [random_boxes(grid, args.boxes) for _ in range(args.batch)]
     labels = [torch.randint(0, 10, (args.boxes,)) for _ in range(args.batch)]
-    yield f"targets: heat maps and slots{SYNCHRONISES}", partial(draw_targets, boxes, labels, grid, recipe.model.head)
-    yield f"targets: object mask{SYNCHRONISES}", partial(object_mask, boxes, grid, FeatureDistillation())
+    draw = partial(draw_targets, boxes, labels, grid, recipe.model.head)
+    yield Measured("targets: heat maps and slots", draw, captured=False)
+    mask = partial(object_mask, boxes, grid, FeatureDistillation())
+    yield Measured("targets: object mask", mask, captured=False)
 
 
 def times(function: Callable[[], object], *, captured: bool) -> tuple[float, float | None]:
@@ -107,23 +114,20 @@ def pooling(recipe: Recipe, grid: BevGrid, batch: int) -> Iterator[Measured]:
     plan = splat.plan(**geometry)
     runs, points = int(plan.starts[-1]), int((plan.cells >= 0).sum())
     print(f"{points} of {plan.cells.numel()} points inside, {runs} runs, {grid.shape[0]} x {grid.shape[1]} cells")
-    yield "BEV pooling: cells of all points and plan", partial(splat.plan, **geometry)
-    shape = (len(geometry["image_sample"]), len(splat.depths) + camera.channels, *feature_size)
-    for dtype in (torch.float16, torch.bfloat16, torch.float32):
-        per_pixel = torch.randn(shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        name = str(dtype).removeprefix("torch.")
-        yield f"BEV pooling: forward, {name}", partial(bev_pool, per_pixel, plan)
-    yield "BEV pooling: forward + backward, float32", with_backward(partial(bev_pool, plan=plan), per_pixel)
-    yield "all products + index_add: forward, float32", partial(pooled_by_index_add, per_pixel, plan)
-    yield (
-        "all products + index_add: forward + backward, float32",
-        with_backward(partial(pooled_by_index_add, plan=plan), per_pixel),
+    yield Measured("BEV pooling: cells of all points and plan", partial(splat.plan, **geometry))
+    per_pixel = torch.randn(len(geometry["image_sample"]), len(splat.depths) + camera.channels, *feature_size)
+    per_pixel = per_pixel.contiguous(memory_format=torch.channels_last)
+    yield Measured("BEV pooling: forward, bfloat16", partial(bev_pool, per_pixel.bfloat16(), plan))
+    yield Measured("BEV pooling: forward, float16", partial(bev_pool, per_pixel.half(), plan))
+    ways = (
+        ("BEV pooling", bev_pool, True),
+        ("all products, index_add", pooled_by_index_add, True),
+        ("all products, sorted, summed", pooled_by_sorting, False),
     )
-    yield f"all products, sorted, summed: forward{SYNCHRONISES}", partial(pooled_by_sorting, per_pixel, plan)
-    yield (
-        f"all products, sorted, summed: forward + backward{SYNCHRONISES}",
-        with_backward(partial(pooled_by_sorting, plan=plan), per_pixel),
-    )
+    for label, way, captured in ways:
+        bound = partial(way, plan=plan)
+        yield Measured(f"{label}: forward, float32", partial(bound, per_pixel), captured)
+        yield Measured(f"{label}: forward + backward, float32", with_backward(bound, per_pixel), captured)
 
 
 def pooled_by_index_add(per_pixel: Tensor, plan: PoolPlan) -> Tensor:
@@ -229,11 +233,13 @@ def pillars(recipe: Recipe, grid: BevGrid, args: argparse.Namespace) -> Iterator
             assign(dtype)
             return pillar_map(rows, found)
 
-        yield f"pillars: decorate and group, {name}", partial(assign, dtype)
-        yield f"pillars: all but the network, {name}", both
+        yield Measured(f"pillars: decorate and group, {name}", partial(assign, dtype))
+        yield Measured(f"pillars: all but the network, {name}", both)
     for label, way in (("", pillar_map), (", torch", pillar_map_reference)):
-        yield f"pillars: maximum and map, float32{label}", partial(way, rows, found)
-        yield f"pillars: the same + backward, float32{label}", with_backward(partial(way, pillars=found), rows)
+        yield Measured(f"pillars: maximum and map, float32{label}", partial(way, rows, found))
+        yield Measured(
+            f"pillars: the same + backward, float32{label}", with_backward(partial(way, pillars=found), rows)
+        )
 
 
 def random_boxes(grid: BevGrid, count: int) -> Tensor:

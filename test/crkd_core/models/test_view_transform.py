@@ -61,3 +61,12 @@ def test_gradients_reach_all_weights() -> None:
     bev.square().sum().backward()
     assert all(w.grad is not None and w.grad.isfinite().all() for w in lss.parameters())
     assert lss.depthnet[-1].weight.grad.abs().sum() > 0
+
+
+@torch.no_grad()
+def test_is_exported_with_the_pooling_as_one_operator() -> None:
+    lss, arguments = LiftSplat(8, 5, **SIZES), (torch.randn(1, 8, 4, 6), torch.tensor([0]))
+    program = torch.export.export(lss, arguments, geometry())
+    graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+    assert [str(node.target) for graph in graphs for node in graph.nodes].count("crkd.bev_pool.default") == 1
+    assert torch.equal(program.module()(*arguments, **geometry()), lss(*arguments, **geometry()))
