@@ -62,7 +62,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
-    package_data={"": ["py.typed", "*.yaml", "*.json", "*.xml"]},
+    package_data={"": ["py.typed", "*.yaml", "*.json", "*.xml", "*.html"]},
     data_files=shared_files(),
     zip_safe=False,
     install_requires=[

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,8 @@ sweeps of each radar, which span 462 ms where it skipped one of its beats."""
 
 READ_AHEAD = 4
 """Frames that are made ready while the detector works on one."""
+WRITE_BEHIND = 4
+"""Answers that wait to be written, at most."""
 
 
 @dataclass
@@ -125,13 +127,18 @@ def detect_bag(
             bag, parameters, sweeps=sweeps, keep_going=keep_going, summary=summary, progress=progress
         )
         # Ended before an error is told, so that it stands on a line of its own, after the progress bar.
-        with read_ahead(frames, depth=READ_AHEAD) as ready:
+        with read_ahead(frames, depth=READ_AHEAD) as ready, ThreadPoolExecutor(1) as behind:
+            writing: deque[Future[None]] = deque()
             for assembled in ready:
                 begun = time.perf_counter()
                 found = answer(detector, assembled, frame_id=base, score_threshold=threshold, strict=not keep_going)
                 summary.detector_seconds += time.perf_counter() - begun
-                _write(writer, names, found)
                 _count(summary, found, detector.last_timings if assembled.frame is not None else {})
+                writing.append(behind.submit(_write, writer, names, found))
+                if len(writing) > WRITE_BEHIND:
+                    writing.popleft().result()
+            for left in writing:
+                left.result()
     for stage in summary.timings_ms:
         summary.timings_ms[stage] /= max(1, summary.frames)
     summary.seconds = time.perf_counter() - started

@@ -113,7 +113,7 @@ def _classes(metrics: Metrics) -> str:
         bar = f'<span style="width: {width:.0f}px; background: {color}"></span>'
         rows.append([escape(name), str(figures.truths), str(figures.predictions), aps[0], bar, *aps[1:], *errors])
     rows.append(_means("mean, official", metrics.official, len(distances)))
-    if metrics.present is not None:
+    if metrics.present is not None and len(metrics.present_classes) < len(metrics.classes):
         rows.append(_means("mean, with truth", metrics.present, len(distances)))
     return _table(heads, rows, bar=4)
 

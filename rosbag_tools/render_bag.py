@@ -1,4 +1,4 @@
-"""Pictures of a recorded drive with its detections: one sheet (PNG) and a video (MP4).
+"""Pictures of a recorded drive with its detections: one sheet (PNG), a video (MP4), a page to look around in (HTML).
 
 Six cameras with projected boxes, and a bird's-eye view with radar returns, boxes, headings and velocities. Detections
 are drawn in class colours, ground truth (from the bag's /annotations, interpolated between key frames) in green.
@@ -36,10 +36,13 @@ from rosbag_tools.recorded import (
     detections_in,
     vehicle_poses,
 )
+from rosbag_tools.viewer import viewer_frame, viewer_html
 
 LONGEST_HOLD = 2.0
 """A gap in the detections is bridged by holding a picture, at most for this long, s."""
 MIN_SCORE = 0.3
+VIEWER_IMAGE_WIDTH = 560
+"""Pixels; six pictures of it fill a screen."""
 WAITING = ("assemble", "queue")
 """Stages that are not shown: in a replay they tell how far the player runs ahead, not how fast the detector is."""
 
@@ -192,6 +195,61 @@ def write_video(path: Path, drive: Drive, *, fps: float | None, options: SheetOp
     return rate
 
 
+def write_viewer(path: Path, drive: Drive, *, rate: float, options: SheetOptions, progress: bool = False) -> int:
+    """Write the drive as one HTML file to look around in, and return its number of moments.
+
+    Args:
+        path: ``.html`` file.
+        drive: what to show.
+        rate: moments per second, at most.
+        options: threshold, radius and the order of the cameras.
+        progress: show a progress bar.
+
+    Raises:
+        UserError: the file cannot be written.
+        DataError: an image that cannot be decoded.
+    """
+    moments = thinned(drive.moments, rate)
+    start = drive.moments[0]
+    bar = tqdm(total=len(moments), desc="viewer", unit="frame", disable=not progress)
+    frames = []
+    for stamp, frame in sensor_frames(drive.bag, drive.sensors, drive.poses, moments):
+        bar.update()
+        if frame is None:
+            continue
+        report = drive.reports.get(stamp)
+        frames.append(
+            viewer_frame(
+                frame,
+                drive.detections.get(stamp, _nothing(stamp)),
+                drive.truth.at(stamp, frame.T_world_from_base),
+                seconds=(stamp - start) / SECOND,
+                note="" if report is None else report.state,
+                image_width=VIEWER_IMAGE_WIDTH,
+            )
+        )
+    bar.close()
+    order = [name.lower() for name in (*options.front, *options.rear)]
+    names = {name.lower(): name for name in (camera.name for camera in drive.sensors.cameras.values())}
+    cameras = [names[name] for name in order if name in names]
+    page = viewer_html(drive.title, frames, cameras, min_score=options.min_score, radius=options.radius)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    return len(frames)
+
+
+def thinned(moments: Sequence[int], rate: float) -> list[int]:
+    """Of ascending stamps (ns) those that lie at least ``1 / rate`` seconds apart, give or take a tenth of it."""
+    chosen: list[int] = []
+    for stamp in moments:
+        if not chosen or stamp - chosen[-1] >= 0.9 * SECOND / rate:
+            chosen.append(stamp)
+    return chosen
+
+
 def _sheet(drive: Drive, stamp: int, frame: SensorFrame, options: SheetOptions) -> Image:
     found = drive.detections.get(stamp, _nothing(stamp))
     truth = drive.truth.at(stamp, frame.T_world_from_base)
@@ -239,6 +297,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--topic", default=topics.DETECTIONS, help="topic of the detections (default: %(default)s)")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="write one moment to this file")
     parser.add_argument("--video", type=Path, metavar="MP4", help="write the whole drive to this file (H.264)")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write the drive to this file, to look around in with any browser"
+    )
+    parser.add_argument(
+        "--html-rate", type=finite, default=4.0, metavar="HZ", help="moments per second in it (default: %(default)s)"
+    )
     parser.add_argument("--at", type=finite, metavar="SECONDS", help="moment of the sheet (default: the middle one)")
     parser.add_argument("--min-score", type=finite, default=MIN_SCORE, help="weakest box drawn (default: %(default)s)")
     parser.add_argument("--width", type=int, default=1920, help="of sheet and video, pixels (default: %(default)s)")
@@ -248,17 +312,23 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def render(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    args = _arguments(argv)
-    if args.sheet is None and args.video is None:
-        raise UserError("nothing to do: name --sheet PNG, --video MP4, or both")
+def _check(args: argparse.Namespace) -> None:
+    if args.sheet is None and args.video is None and args.html is None:
+        raise UserError("nothing to do: name --sheet PNG, --video MP4, --html FILE, or several of them")
+    if args.html_rate <= 0:
+        raise UserError(f"--html-rate: expected above 0, got {args.html_rate:g}")
     if not 640 <= args.width <= 7680 or not 5 <= args.radius <= 1000 or (args.fps is not None and args.fps <= 0):
         raise UserError("expected --width of at least 640 and at most 7680, --radius of 5 to 1000, --fps above 0")
     if args.sheet is not None and args.sheet.suffix.lower() != ".png":
         raise UserError(f"--sheet {args.sheet}: expected a name ending in .png")
     if args.video is not None and args.video.suffix.lower() != ".mp4":
         raise UserError(f"--video {args.video}: expected a name ending in .mp4")
+
+
+def render(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    args = _arguments(argv)
+    _check(args)
     options = SheetOptions(width=args.width // 2 * 2, radius=args.radius, min_score=args.min_score)
     with ExitStack() as stack:
         recorded = None
@@ -276,6 +346,9 @@ def render(argv: Sequence[str] | None = None) -> int:
         if args.video is not None:
             rate = write_video(args.video, drive, fps=args.fps, options=options, progress=not args.no_progress)
             print(f"video: {args.video} ({len(drive.moments)} moments, {rate:g} pictures/s)")
+        if args.html is not None:
+            count = write_viewer(args.html, drive, rate=args.html_rate, options=options, progress=not args.no_progress)
+            print(f"viewer: {args.html} ({count} moments, {args.html.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 
