@@ -40,11 +40,14 @@ class Lamps:
     low_beam: NDArray[np.bool_]
     intensity: FloatArray
 
-    def towards(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Vectors (P, L, 3) from points (P, 1 or L, 3) to the lamps, and the share of their intensity / r^3 (P, L)."""
+    def towards(self, points: FloatArray, spread: FloatArray | float = 0.0) -> tuple[FloatArray, FloatArray]:
+        """Vectors (P, L, 3) from points (P, 1 or L, 3) to the lamps, and the share of their intensity / r^3 (P, L).
+
+        Light that falls on something large, ``spread`` (P, 1) to either side, m, is weaker on average than at a point.
+        """
         vectors = (self.places - points).astype(np.float32)
         x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
-        squared = np.maximum(x * x + y * y + z * z, np.float32(0.25))
+        squared = np.maximum(x * x + y * y + z * z + np.square(spread, dtype=np.float32), np.float32(0.25))
         c, s = self.heading.T.astype(np.float32)
         ahead, aside = -(x * c + y * s), x * s - y * c
         far = np.maximum(ahead, 0.3)
@@ -80,7 +83,7 @@ class Lamps:
         y = np.clip(offset[..., 1] * c - offset[..., 0] * s, -half[..., 1], half[..., 1])
         z = np.broadcast_to(np.minimum(3.0 * half[..., 2], height), x.shape)
         points = np.stack([xy[:, :1] + x * c - y * s, xy[:, 1:] + x * s + y * c, z], axis=2)
-        vectors, share = self.towards(points)
+        vectors, share = self.towards(points, sizes[:, :1] / 4)
         x = vectors[..., 0] * c + vectors[..., 1] * s
         y = vectors[..., 1] * c - vectors[..., 0] * s
         axes = (x, -x, y, -y, vectors[..., 2], -vectors[..., 2])
