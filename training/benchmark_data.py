@@ -123,8 +123,11 @@ def measured_index(args: argparse.Namespace) -> dict[str, Any]:
     if not root.exists():
         unfinished = root.with_name(f".{root.name}")
         shutil.rmtree(unfinished, ignore_errors=True)
-        write_dummy_set(unfinished, scenes=args.scenes, seed=args.seed, files=not args.no_files)
-        unfinished.rename(root)
+        try:
+            write_dummy_set(unfinished, scenes=args.scenes, seed=args.seed, files=not args.no_files)
+            unfinished.rename(root)
+        except OSError as error:
+            raise UserError(f"--work {args.work}: cannot be written: {error.strerror}") from None
         print(f"dummy set written in {time.perf_counter() - started:.0f} s; folders settle ...")
         time.sleep(2.5)
     for file in args.work.glob("index*.npz"):

@@ -78,6 +78,12 @@ def test_mistakes_are_told(loader: Callable[..., None], words: list[str], messag
         loader(*words)
 
 
+def test_a_place_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["benchmark_data.py", "index", "--work", "/proc/work", "--scenes", "1"])
+    with pytest.raises(UserError, match="--work /proc/work: cannot be written"):
+        script("benchmark_data.py").main()
+
+
 def test_an_epoch_must_be_longer_than_what_is_read_ahead(loader: Callable[..., None], tmp_path: Path):
     data = TinySet(tmp_path / "data")
     with pytest.raises(UserError, match="--samples: expected more than the 16 read ahead, got 8"):
