@@ -14,7 +14,7 @@ Number = Annotated[int, msgspec.Meta(ge=0)]
 class PasteCounts(Section, frozen=True, kw_only=True):
     """A scene is filled up to so many objects of each class.
 
-    The published nuScenes setting of CBGS (arXiv 1908.09492), which CenterPoint and BEVFusion kept.
+    The nuScenes setting that CenterPoint and BEVFusion published.
     """
 
     car: Number = 2
