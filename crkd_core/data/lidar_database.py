@@ -105,7 +105,7 @@ class LidarDatabase:
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}; {_FIX}") from None
         if len(stored) < count:
-            raise DataError(f"{path}: truncated; remove it and {_FIX}")
+            raise DataError(f"{path}: truncated; {_FIX}")
         xyz = found["center"] + stored["offset_mm"] * np.float32(1e-3)
         columns = [xyz, stored["intensity"][:, None], stored["age"][:, None]]
         return np.concatenate(columns, axis=1, dtype=np.float32)
@@ -159,18 +159,21 @@ def read_scene(folder: Path, scene: str) -> SceneObjects | None:
     """What is known of one scene; None if it was never finished, is damaged, or of another version of this program."""
     try:
         found = msgspec.msgpack.decode((folder / f"{scene}.objects").read_bytes(), type=SceneObjects)
+        size = (folder / f"{scene}.points").stat().st_size
     except (FileNotFoundError, msgspec.MsgspecError):
         return None
-    return found if found.format == FORMAT else None
+    whole = found.format == FORMAT and size == POINT_DTYPE.itemsize * int(found.objects()["count"].sum())
+    return found if whole else None
 
 
 def scene_is_done(folder: Path, index: NuScenesIndex, scene: Scene, *, sweeps: int) -> bool:
-    """Whether ``build_scene`` would write what is there already."""
+    """Whether ``build_scene`` would write what is there already; not if files were damaged: they may be mended now."""
     found = read_scene(folder, scene.name)
     return (
         found is not None
+        and not found.damaged
         and (found.annotations, found.sweeps) == (index.digest(scene), sweeps)
-        and {*found.samples, *found.damaged} == {sample.token for sample in readable_samples(index, scene)}
+        and set(found.samples) == {sample.token for sample in readable_samples(index, scene)}
     )
 
 

@@ -133,7 +133,15 @@ def test_damaged_files_are_named_and_the_rest_is_made(prepare: Call, data: TinyS
     assert "3 of 4, " in shown.out
     assert f"damaged: {cloud}: truncated" in shown.err
     assert f"damaged: {image}: not a JPEG or PNG image" in shown.err
+    mended = data.files("CAM_FRONT", key=True)[1].read_bytes(), data.files("LIDAR_TOP", key=True)[0].read_bytes()
     assert prepare("--image-cache", "--jobs", "1") == 1
+    image.write_bytes(mended[0])
+    cloud.write_bytes(mended[1])
+    capsys.readouterr()
+    assert prepare("--image-cache", "--jobs", "1") == 0
+    shown = capsys.readouterr()
+    assert "LiDAR objects: 1 scenes in" in shown.out
+    assert "smaller images: 1 in" in shown.out
 
 
 def test_what_is_to_be_done_can_be_asked(prepare: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

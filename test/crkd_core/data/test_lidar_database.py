@@ -130,8 +130,18 @@ def test_a_damaged_sample_is_named_and_the_others_are_cut_out(index: NuScenesInd
     assert content.samples == ["scene-0001-0", "scene-0001-2"]
     assert list(content.damaged) == ["scene-0001-1"]
     assert f"{file.name}: truncated" in content.damaged["scene-0001-1"]
-    assert scene_is_done(folder, index, index.scene(SCENE), sweeps=0)
     assert opened(index, folder).objects["sample"].tolist() == [0, 1]
+    assert not scene_is_done(folder, index, index.scene(SCENE), sweeps=0)  # it may be mended
+
+
+def test_a_scene_without_all_its_points_counts_as_none(index: NuScenesIndex, folder: Path):
+    build_scene(index, index.scene(SCENE), folder, sweeps=0)
+    assert read_scene(folder, SCENE) is not None
+    points = folder / f"{SCENE}.points"
+    points.write_bytes(points.read_bytes()[:-1])
+    assert read_scene(folder, SCENE) is None
+    points.unlink()
+    assert read_scene(folder, SCENE) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"no msgpack", b"\x81\xa6format\x00"])
