@@ -129,6 +129,7 @@ class StepSampler(Sampler[Position]):
                 f"StepSampler: {len(order)} samples, start={start}, rank={rank} of {world_size}: out of range"
             )
         self._order = order
+        self._rank = rank
         self._positions = range(start + rank, stop, world_size)
         self._length = len(range(rank, stop, world_size))
 
@@ -140,8 +141,8 @@ class StepSampler(Sampler[Position]):
         return self._at(self._positions)
 
     def following(self, start: int, count: int) -> list[Position]:
-        """The next ``count`` positions of all processes from ``start`` on."""
-        return list(self._at(range(start, min(start + count, self._positions.stop))))
+        """The next ``count`` positions of this process from position ``start`` of all processes on."""
+        return list(self._at(range(start + self._rank, self._positions.stop, self._positions.step)[:count]))
 
     def _at(self, positions: range) -> Iterator[Position]:
         indices, repeats, shown = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), -1

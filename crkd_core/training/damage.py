@@ -66,19 +66,20 @@ class DamagedSamples(Callback):
         return f"{len(self._met)} of {self._total} samples found damaged"
 
 
-def lost_process(error: RuntimeError, loader: DataLoader[TrainingBatch], step: int) -> str:
+def lost_process(error: RuntimeError, loader: DataLoader[TrainingBatch], *, step: int, position: int) -> str:
     """What to say when a data loading process died: it leaves no word, but what it was about to read is known.
 
     Args:
         error: what torch says.
         loader: of batches in the order of a ``StepSampler``.
         step: of the run.
+        position: of the step's first sample, of all processes.
     """
     sampler, batch = loader.sampler, loader.batch_size
     assert isinstance(sampler, StepSampler)
     assert batch is not None
     ahead = batch * loader.num_workers * (loader.prefetch_factor or 0)
-    numbers = sorted({position.sample for position in sampler.following(step * batch, ahead)})
+    numbers = sorted({p.sample for p in sampler.following(position, ahead)})
     return (
         f"step {step}: a data loading process died ({' '.join(str(error).split())}); either memory ran out (use fewer "
         f"--workers), or it was on one of the samples number {', '.join(map(str, numbers))}; --resume goes on from the "

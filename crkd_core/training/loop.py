@@ -293,7 +293,9 @@ def train(
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            raise TrainingError(lost_process(error, loader, trainer.global_step)) from None
+            step = trainer.global_step
+            position = step * samples_per_step(recipe.train)
+            raise TrainingError(lost_process(error, loader, step=step, position=position)) from None
     return module.model.cpu().eval()
 
 

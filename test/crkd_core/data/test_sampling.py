@@ -104,6 +104,11 @@ class TestStepSampler:
         assert parts[0] == whole[::2]
         assert parts[1] == whole[1::2]
 
+    def test_what_follows_can_be_asked(self, order: EpochOrder):
+        part = StepSampler(order, start=4, stop=150, rank=1, world_size=3)
+        assert part.following(30, 5) == list(StepSampler(order, start=30, stop=150, rank=1, world_size=3))[:5]
+        assert len(part.following(147, 5)) == 1
+
     def test_no_position_comes_twice(self, order: EpochOrder):
         positions = list(StepSampler(order, start=0, stop=200))
         assert len(set(positions)) == 200
