@@ -53,8 +53,8 @@ class View:
 
     @property
     def horizon(self) -> int:
-        """First row that shows ground."""
-        return int(np.clip(np.ceil(self.K[1, 2]), 0, self.size.height))
+        """First row that shows ground; at least one row lies to either side."""
+        return int(np.clip(np.ceil(self.K[1, 2]), 1, self.size.height - 1))
 
 
 class Layer(NamedTuple):

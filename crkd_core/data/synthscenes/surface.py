@@ -27,8 +27,10 @@ def light_map(drive: Drive, lamps: Lamps | None, view: View) -> FloatArray | Non
     """(h, w, 3) illuminance of the ground in cells of the image below the horizon, lx; None where it is even."""
     if lamps is None:
         return None
-    rows = np.arange(view.horizon + _CELL / 2, view.size.height, _CELL)
-    columns = np.arange(_CELL / 2, view.size.width, _CELL)
+    below = view.size.height - view.horizon
+    down, across = (max(1, round(extent / _CELL)) for extent in (below, view.size.width))
+    rows = view.horizon + (np.arange(down) + 0.5) * below / down
+    columns = (np.arange(across) + 0.5) * view.size.width / across
     u, v = np.meshgrid(columns, rows)
     depth = np.minimum(view.eye[2] * view.K[1, 1] / np.maximum(v - view.K[1, 2], 0.5), 200.0)
     x = (u - view.K[0, 2]) / view.K[0, 0] * depth
@@ -87,7 +89,7 @@ def reflect(canvas: NDArray[np.uint8], corners: FloatArray, colours: FloatArray,
         colours: (M, 4) their canvas values.
         view: the camera.
     """
-    height, width = (view.size.height - view.horizon) // 2, view.size.width // 2
+    height, width = max(1, (view.size.height - view.horizon) // 2), max(1, view.size.width // 2)
     above = canvas[: view.horizon : 2, ::2][::-1]
     mirror = np.empty((height, width, 4), dtype=np.uint8)
     shown = min(height, len(above))

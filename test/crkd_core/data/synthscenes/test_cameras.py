@@ -212,6 +212,14 @@ def test_a_wet_road_mirrors_what_stands_on_it(stage: Stage):
         assert (seen[foot : foot + 10, 190:215].mean() > 0.3) == mirrored
 
 
+@pytest.mark.parametrize("conditions", [_NIGHT, _RAIN, replace(_NIGHT, rain=5.0)])
+@pytest.mark.parametrize("size", [ImageSize(64, 36), ImageSize(67, 40)])
+def test_images_may_be_tiny_and_odd(stage: Stage, conditions: Conditions, size: ImageSize):
+    drive = stage([_CAR], ego_speed=9.0, conditions=conditions, supersampling=1)
+    for mount in drive.config.cameras:
+        assert render(drive, mount, drive.start_ns, size).shape == (size.height, size.width, 3)
+
+
 def test_every_condition_gives_the_same_picture_again(stage: Stage):
     for conditions in (_OVERCAST, _NIGHT, _RAIN, replace(_NIGHT, rain=5.0)):
         first, again = (_picture(stage([_CAR], ego_speed=9.0, conditions=conditions)) for _ in range(2))

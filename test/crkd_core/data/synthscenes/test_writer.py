@@ -8,6 +8,7 @@ import pytest
 
 from crkd_core.data.radar_pcd import read_lidar_bin, read_radar_pcd
 from crkd_core.data.synthscenes import SynthConfig, frame_at, keyframe_stamps, make_drive
+from crkd_core.data.synthscenes.tables import scene_events
 from crkd_core.data.synthscenes.world import Drive, SynthError
 from crkd_core.data.synthscenes.writer import write_nuscenes
 from crkd_core.types import DETECTION_CLASSES, RADAR_DTYPE, Boxes3D
@@ -184,6 +185,29 @@ def test_key_frames_alone_and_several_scenes(tmp_path: Path):
     assert len(list((tmp_path / "set" / "samples" / "LIDAR_TOP").iterdir())) == 2
     tokens = [row["token"] for name in ("sample", "sample_data", "instance") for row in _table(tmp_path / "set", name)]
     assert len(tokens) == len(set(tokens))
+
+
+def test_every_sensor_is_written_at_its_own_rate(drive: Drive):
+    rates = {"CAM_FRONT": 12, "RADAR_BACK_LEFT": 13, "LIDAR_TOP": 20}
+    events = scene_events(drive, "scene-a", sweeps=True, lidar_sweeps=True)
+    for channel, hz in rates.items():
+        steps = np.diff([event.stamp for event in events[channel]])
+        np.testing.assert_allclose(steps, 1e9 / hz, atol=2000)
+        assert sum(event.keyframe for event in events[channel]) == 2
+
+
+def test_a_scene_says_its_light_and_weather(root: Path, drive: Drive):
+    (scene,) = _table(root, "scene")
+    assert scene["description"].startswith(drive.conditions.describe() + "; ")
+    assert drive.config.config_hash() in scene["description"]
+
+
+def test_scenes_of_training_and_of_evaluation_seeds_are_in_splits_of_their_own(tmp_path: Path):
+    config = SynthConfig(image_width=64, lidar_columns=90, supersampling=1)
+    drives = [make_drive(seed, config, duration_s=0.5) for seed in (8999, 9000)]
+    write_nuscenes(tmp_path / "set", drives, sweeps=False, progress=False)
+    splits = json.loads((tmp_path / "set" / "v1.0-mini" / "splits.json").read_text())
+    assert splits == {"synth_train": ["scene-8999"], "synth_val": ["scene-9000"]}
 
 
 def test_a_failed_run_leaves_nothing(tmp_path: Path, drive: Drive, monkeypatch: pytest.MonkeyPatch):
