@@ -89,8 +89,8 @@ def reflect(canvas: NDArray[np.uint8], corners: FloatArray, colours: FloatArray,
         colours: (M, 4) their canvas values.
         view: the camera.
     """
-    height, width = max(1, (view.size.height - view.horizon) // 2), max(1, view.size.width // 2)
     above = canvas[: view.horizon : 2, ::2][::-1]
+    height, width = max(1, (view.size.height - view.horizon) // 2), above.shape[1]
     mirror = np.empty((height, width, 4), dtype=np.uint8)
     shown = min(height, len(above))
     mirror[:shown] = above[:shown]
