@@ -165,7 +165,23 @@ def latencies(detector: Detector, args: argparse.Namespace) -> dict[str, dict[st
 
 def stages(pipeline: Pipeline) -> dict[str, float]:
     """Each part by itself on the GPU; images, radar and geometry run beside each other in a frame."""
-    return {name: on_gpu(step) for name, step in pipeline.parts().items()}
+    found = {name: on_gpu(step) for name, step in pipeline.parts().items()}
+    head = pipeline.network.head
+    with torch.inference_mode():
+        shared, heat = pipeline.head_maps()
+        _, _, row, column = head.peaks(heat)
+        codes = head.codes(shared, row, column)
+        details: dict[str, Callable[[], object]] = {
+            "of images: preparation": pipeline.prepared_images,
+            "of boxes: codes at the peaks": lambda: head.codes(shared, row, column),
+            "of boxes: peaks, decoding, suppression": lambda: head.results(
+                *head.peaks(heat)[:2], head.boxes(codes, row, column)
+            ),
+        }
+        for name, step in details.items():
+            graph, _ = captured(step, torch.cuda.Stream(), torch.cuda.graph_pool_handle())
+            found[name] = on_gpu(graph.replay)
+    return found
 
 
 def pipelined(detector: Detector, given: list[SensorFrame], runs: int) -> float:
@@ -271,6 +287,7 @@ def reference(folder: Path, args: argparse.Namespace) -> dict[str, dict[str, dic
         found[name] = {
             "all": wall(lambda frame, s=slow: s.network(s.preprocess(frame)), given, args.runs // 5),  # type: ignore[misc]
             "network": wall(lambda _, s=slow, x=inputs: s.network(x), given, args.runs // 5),  # type: ignore[misc]
+            "network without decoding": wall(lambda _, s=slow, x=inputs: s.maps(x), given, args.runs // 5),  # type: ignore[misc]
         }
     return found
 

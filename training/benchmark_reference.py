@@ -20,6 +20,7 @@ from crkd_core.data.encode import CAMERA_ORDER, bev_from_camera
 from crkd_core.data.images import normalized
 from crkd_core.data.radar import ordered, radar_features, within_range
 from crkd_core.geometry.grid import BevGrid
+from crkd_core.models.center_head import TaskMaps
 from crkd_core.models.decode import Decoded, decode
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.radar_encoder import RadarEncoder
@@ -81,9 +82,13 @@ class ReferenceDetector:
             radar_sample=torch.zeros(len(radar), dtype=torch.int64),
         ).to(self.device)
 
-    @torch.inference_mode()
     def network(self, inputs: NetworkInput) -> Decoded:
         """Network input to boxes."""
+        return decode(self.maps(inputs), self.model.grid, self.model.recipe.model.head)[0]
+
+    @torch.inference_mode()
+    def maps(self, inputs: NetworkInput) -> tuple[TaskMaps, ...]:
+        """Network input to the raw maps of the head."""
         half = torch.autocast(self.device.type, torch.float16) if self.autocast else contextlib.nullcontext()
         with half:
             maps = self.camera.backbone(inputs.images)
@@ -94,8 +99,8 @@ class ReferenceDetector:
             radar = scattered(self.radar, table, cells)
             if self.radar.calibration is not None:
                 radar = self.radar.calibration(radar)
-            tasks = self.model.head(self.model.decoder(self.model.fuser(camera, radar)[0]))
-        return decode(tasks, self.model.grid, self.model.recipe.model.head)[0]
+            tasks: tuple[TaskMaps, ...] = self.model.head(self.model.decoder(self.model.fuser(camera, radar)[0]))
+        return tasks
 
     def lifted(self, features: Tensor, inputs: NetworkInput) -> Tensor:
         """(1, C, nx, ny): all products of depth and context, sorted by cell, then summed."""

@@ -78,7 +78,8 @@ class _Eager:
     @torch.inference_mode()
     def collect(self, ticket: NetworkInput) -> NDArray[np.float32]:
         reduced = self._dtype != torch.float32
-        with torch.autocast(self._device.type, dtype=self._dtype if reduced else None, enabled=reduced):
+        current = torch.cuda.device(self._device if self._device.type == "cuda" else -1)  # where kernels are launched
+        with current, torch.autocast(self._device.type, dtype=self._dtype if reduced else None, enabled=reduced):
             found = self._model.detect(ticket.to(self._device))[0]
         rows = torch.cat([found.boxes, found.scores[:, None], found.labels[:, None].float()], dim=1)
         return np.asarray(rows.cpu().numpy())
@@ -136,7 +137,6 @@ class Detector:
         """The fastest way to run the model here, and which one that is."""
         missing: tuple[str, ...] = ()
         if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)
             missing = missing_for_graphs(model)
             if not missing:
                 try:

@@ -83,7 +83,7 @@ class Pipeline:
         self._uploads, self._stream, self._side = (torch.cuda.Stream(self._device) for _ in range(3))
         self._next, self._planned = 0, b""
         self._done: list[torch.cuda.Event] = []
-        self._build(Capacity() if recipe.model.camera is not None else Capacity(cameras=0))
+        self._rebuild(Capacity() if recipe.model.camera is not None else Capacity(cameras=0))
 
     def submit(self, frame: SensorFrame) -> Ticket:
         """Start on a frame. The frame before the last must have been collected.
@@ -99,7 +99,7 @@ class Pipeline:
             _LOG.info(
                 "a frame needs %s, there is room for %s: CUDA graphs are captured anew", host.needs, self.capacity
             )
-            self._build(self.capacity.grown(host.needs))
+            self._rebuild(self.capacity.grown(host.needs))
         place, self._next = self._next, 1 - self._next
         self._done[place].synchronize()
         self._update_tables(host)
@@ -126,6 +126,10 @@ class Pipeline:
             "geometry": self._plan_graph.replay,
             "boxes": self._box_graph.replay,
         }
+
+    def prepared_images(self) -> Tensor:
+        """The network's images of the last frame."""
+        return images_of_bytes(self._views, self._table_views, self.network.dtype)
 
     @torch.inference_mode()
     def head_maps(self) -> tuple[Tensor, Tensor]:
@@ -185,9 +189,14 @@ class Pipeline:
             self._tables.copy_(self._table_staging)
         self._stream.synchronize()
 
-    def _build(self, capacity: Capacity) -> None:
+    def _rebuild(self, capacity: Capacity) -> None:
         """Memory for the capacity, and the graphs that read it."""
         torch.cuda.synchronize(self._device)
+        with torch.cuda.device(self._device):
+            self._allocate(capacity)
+            self._capture()
+
+    def _allocate(self, capacity: Capacity) -> None:
         self.capacity = capacity
         self._layout = inbox_layout(capacity)
         tables = table_layout(capacity, self._recipe.image.size)
@@ -210,16 +219,16 @@ class Pipeline:
             arrays[name][:] = np.eye(arrays[name].shape[-1])
         arrays["sweep"][:] = -1
         self._static.copy_(self._staging[0])
-        self._capture(self._layout.views(self._static), tables.views(self._tables))
+        self._views, self._table_views = self._layout.views(self._static), tables.views(self._tables)
 
-    def _capture(self, views: dict[str, Tensor], tables: dict[str, Tensor]) -> None:
-        network, recipe = self.network, self._recipe
+    def _capture(self) -> None:
+        network, recipe, views = self.network, self._recipe, self._views
         geometry = geometry_input(views, recipe)
 
         def image_features() -> Tensor | None:
             if recipe.model.camera is None:
                 return None
-            return network.image_features(images_of_bytes(views, tables, network.dtype))
+            return network.image_features(self.prepared_images())
 
         def radar_map() -> Tensor:
             return network.radar_map(with_radar(geometry, radar_of_bytes(views, recipe)))

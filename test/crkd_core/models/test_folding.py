@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from crkd_core.models.bev_decoder import BevNeck
-from crkd_core.models.folding import folded
+from crkd_core.models.folding import folded, fused
 from crkd_core.models.necks import GeneralizedLSSFPN, SecondFPN
 from crkd_core.models.resnet import ResNet
 
@@ -37,3 +37,19 @@ def test_folded_network_is_the_same_network(name: str) -> None:
     torch.testing.assert_close(lighter(*inputs), module.eval()(*inputs), rtol=1e-9, atol=1e-9)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in lighter.modules())
     assert any(isinstance(m, nn.BatchNorm2d) for m in module.modules())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "bev_neck", "lss_fpn"])
+@torch.inference_mode()
+def test_fused_network_is_the_same_network(name: str) -> None:
+    torch.manual_seed(0)
+    build, inputs = MODULES[name]
+    inputs = [[x.cuda() for x in i] if isinstance(i, list) else i.cuda() for i in inputs]
+    module = build().cuda().eval()
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.bias, -0.5, 0.5)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        expected, found = module(*inputs), fused(folded(module))(*inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from micro import micro_frame, micro_recipe
 
+from crkd_core.config import recipe_from_dict, recipe_to_dict
 from crkd_core.data.encode import encode
 from crkd_core.data.errors import DataError
 from crkd_core.models.detector import FusionDetector
@@ -189,3 +190,21 @@ def test_frames_that_overlap_on_the_gpu_do_not_disturb_each_other(checkpoint: Pa
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one.boxes.centers, other.boxes.centers)
         np.testing.assert_array_equal(one.scores, other.scores)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("without", ["camera", "radar"])
+def test_a_recipe_without_a_branch_runs_as_graphs(tmp_path: Path, without: str) -> None:
+    values = recipe_to_dict(micro_recipe())
+    values["model"] |= {without: None, "fuser": {"type": "conv", "channels": 16}}
+    recipe = recipe_from_dict(values, source="test")
+    torch.manual_seed(1)
+    model = FusionDetector(recipe)
+    for parameter in model.head.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    save_checkpoint(tmp_path / "weights", model, recipe)
+    frame = micro_frame(3).frame
+    expected = Detector(tmp_path / "weights", device="cpu")(frame)
+    found = Detector(tmp_path / "weights", device="cuda", strict=True)(frame)
+    strong = expected.scores > np.sort(expected.scores)[-10]
+    assert matched(expected.filtered(strong), found, metres=0.01) > 0.8

@@ -132,3 +132,18 @@ def test_room_grows_to_what_is_needed() -> None:
     assert grown.holds(needed)
     assert grown.holds(Capacity())
     assert grown.returns == 8192
+
+
+@pytest.mark.parametrize("without", ["camera", "radar"])
+def test_a_recipe_without_a_branch(frame: SensorFrame, without: str) -> None:
+    values = recipe_to_dict(reduced(micro_recipe()))
+    values["model"] |= {without: None, "fuser": {"type": "conv", "channels": 16}}
+    recipe = recipe_from_dict(values, source="test")
+    torch.manual_seed(1)
+    model = FusionDetector(recipe).eval()
+    for parameter in model.head.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    found = boxes(InferenceNetwork(model, dtype=torch.float32, fuse=False), staged(frame, recipe))
+    expected = folded(model).detect(encode(frame, recipe))[0]
+    assert len(found) == len(expected.scores) > 5
+    torch.testing.assert_close(found[:, 9], expected.scores, rtol=1e-4, atol=1e-5)
