@@ -8,7 +8,7 @@ Six 1600 x 900 frames of noise and five radars of six sweeps; without --checkpoi
 trained ones. In the same run the same weights compute as the released CRKD code does (benchmark_reference.py), in
 float32 and under autocast. Latencies are those of one frame after the other; the frames lie in page-locked memory, in
 ordinary memory, or belong to a vehicle that moves, for which the geometry of every frame is computed anew. Prints a
-table; writes latency.json and latency.png into --out.
+table; writes latency.json and latency.png into --out. JPEG files are decoded on the CPU, six beside each other.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from crkd_core.cli import ArgumentParser, UserError, run
 from crkd_core.config import load_recipe
 from crkd_core.data.encode import collate, encode
 from crkd_core.models.detector import FusionDetector
-from crkd_core.runtime.checkpoint import save_checkpoint
+from crkd_core.runtime.checkpoint import load_checkpoint, save_checkpoint
 from crkd_core.runtime.detector import Detector
 from crkd_core.runtime.pipeline import Pipeline, captured
 from crkd_core.types import Detections, SensorFrame
@@ -155,6 +155,7 @@ def latencies(detector: Detector, args: argparse.Namespace) -> dict[str, dict[st
         "page-locked": wall(detector, noise(args.seed, pinned=True), args.runs),
         "ordinary memory": wall(detector, noise(args.seed, pinned=False), args.runs),
         "moving, page-locked": wall(detector, noise(args.seed, pinned=True, moving=True), args.runs),
+        "JPEG": wall(detector, noise(args.seed, pinned=False, encoded=True), args.runs // 3),
     }
     given = noise(args.seed, pinned=True)[0]
     first, second = detector(given), detector(given)
@@ -282,7 +283,7 @@ def reference(folder: Path, args: argparse.Namespace) -> dict[str, dict[str, dic
     """The same weights and frames, computed as the released code does."""
     given, found = noise(args.seed, pinned=False), {}
     for name, autocast in (("float32", False), ("autocast", True)):
-        slow = ReferenceDetector(load(folder), autocast=autocast)
+        slow = ReferenceDetector(load_checkpoint(folder)[0].cuda(), autocast=autocast)
         inputs = slow.preprocess(given[0])
         found[name] = {
             "all": wall(lambda frame, s=slow: s.network(s.preprocess(frame)), given, args.runs // 5),  # type: ignore[misc]
@@ -290,13 +291,6 @@ def reference(folder: Path, args: argparse.Namespace) -> dict[str, dict[str, dic
             "network without decoding": wall(lambda _, s=slow, x=inputs: s.maps(x), given, args.runs // 5),  # type: ignore[misc]
         }
     return found
-
-
-def load(folder: Path) -> FusionDetector:
-    """A checkpoint's model on the GPU."""
-    from crkd_core.runtime.checkpoint import load_checkpoint
-
-    return load_checkpoint(folder)[0].cuda()
 
 
 def used_mb() -> float:
