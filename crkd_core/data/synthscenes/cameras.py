@@ -28,11 +28,12 @@ def render(drive: Drive, mount: CameraMount, stamp_ns: int, size: ImageSize) -> 
     """
     factor = drive.config.supersampling
     large = ImageSize(size.width * factor, size.height * factor)
-    T = drive.ego_pose(stamp_ns) @ camera_mounting(mount)
+    track = drive.ego_track([stamp_ns])
+    T = track.pose(0) @ camera_mounting(mount)
     view = View(T[:3, :3].T, T[:3, 3], camera_intrinsics(mount, large), large)
     states = drive.states(stamp_ns)
     scene = bodies.visible(drive, states, view)
-    lamps = lamps_around(drive, states, stamp_ns, view.eye) if drive.light.lamps else None
+    lamps = lamps_around(drive, states, track, view.eye) if drive.light.lamps else None
     lit = surface.light_map(drive, lamps, view)
     exposure = expose(_metered(drive, lit))
 
@@ -46,11 +47,11 @@ def render(drive: Drive, mount: CameraMount, stamp_ns: int, size: ImageSize) -> 
 
     index = [c.name for c in drive.config.cameras].index(mount.name)
     rng = np.random.default_rng([drive.seed, index, stamp_ns // 1000])
-    image = blurred(canvas, drive, scene, view, exposure, stamp_ns, size)
+    image = blurred(canvas, scene, track, view, exposure, size)
     if sun or colours[:, 3].max(initial=0.0) >= BRIGHT:
         image = with_glare(image, canvas, view)
     if drive.conditions.wet:
-        rain_before_lens(image, drive, view, exposure, stamp_ns, rng)
+        rain_before_lens(image, drive, track, view, exposure, rng)
         rain_on_lens(image, drive, stamp_ns, index)
     scale = drive.config.image_noise * min(1.0, size.width / mount.sensor.width)
     return with_noise(image, exposure.noise(scale), rng)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crkd_core.data.synthscenes.templates import Glow
-from crkd_core.data.synthscenes.world import Drive, States
+from crkd_core.data.synthscenes.world import Drive, EgoTrack, States
 from crkd_core.types import FloatArray
 
 _STREET, _HEAD, _TAIL = 1200.0, 16_000.0, 10.0  # cd: below a lamp of 4500 lm; a low beam's brightest; a pair of tails
@@ -90,15 +90,15 @@ class Lamps:
         return np.stack([(share * np.maximum(side, 0.0)) @ self.intensity for side in axes], axis=1)
 
 
-def lamps_around(drive: Drive, states: States, stamp_ns: int, eye: FloatArray) -> Lamps:
-    """All lamps that light what a camera at ``eye`` (3,) sees."""
+def lamps_around(drive: Drive, states: States, track: EgoTrack, eye: FloatArray) -> Lamps:
+    """All lamps that light what a camera at ``eye`` (3,) sees; ``track`` holds the vehicle at that one time."""
     light, sizes = drive.light, drive.sizes
     distance = np.hypot(*(states.xy - eye[:2]).T)
     along = np.stack([np.cos(states.yaw), np.sin(states.yaw)], axis=1)
     lit = drive.lights_on & (distance < _HEAD_REACH)
     dark = drive.lights_on & (distance < _TAIL_REACH)
     poles = drive.poles & (distance < _STREET_REACH) & bool(light.lamp.any())
-    pose, own = drive.ego_pose(stamp_ns), drive.config.vehicle
+    pose, own = track.pose(0), drive.config.vehicle
     forward = pose[:2, 0]
     nose = pose[:2, 3] + (own.middle + own.length / 2) * forward
     flat = np.concatenate(

@@ -12,7 +12,7 @@ from crkd_core.data.synthscenes.bodies import Scene
 from crkd_core.data.synthscenes.config import ImageSize
 from crkd_core.data.synthscenes.exposure import Exposure
 from crkd_core.data.synthscenes.painting import GLOW_STEPS, View
-from crkd_core.data.synthscenes.world import Drive
+from crkd_core.data.synthscenes.world import Drive, EgoTrack
 from crkd_core.types import FloatArray
 
 Image = NDArray[np.uint8]
@@ -35,24 +35,20 @@ _LENS_EPOCH_NS = 3_000_000_000  # drops stay on the lens so long
 
 
 def blurred(
-    canvas: NDArray[np.uint8],
-    drive: Drive,
-    scene: Scene,
-    view: View,
-    exposure: Exposure,
-    stamp_ns: int,
-    size: ImageSize,
+    canvas: NDArray[np.uint8], scene: Scene, track: EgoTrack, view: View, exposure: Exposure, size: ImageSize
 ) -> Image:
-    """The canvas (H, W, 4) as an RGB image of ``size``, smeared by what moved while the shutter was open."""
+    """The canvas (H, W, 4) as an RGB image of ``size``, smeared by what moved while the shutter was open.
+
+    ``track`` holds the vehicle at that one time.
+    """
     small = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
     image = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGBA2RGB), dtype=np.uint8)
-    track = drive.ego_track([stamp_ns])
     fastest = float(np.hypot(*track.velocity[0])) + 1.0
     pixels = view.K[0, 0] * size.width / view.size.width
     # What is 4 m away and crosses at full speed smears most of all that matters.
     if (fastest / 4.0 + abs(float(track.yaw_rate[0]))) * exposure.time * pixels < _LEAST_SMEAR:
         return image
-    flow = _flow(drive, scene, view, stamp_ns, size) * np.float32(exposure.time)
+    flow = _flow(scene, track, view, size) * np.float32(exposure.time)
     smear = float(np.percentile(np.abs(flow), 90))
     if smear < _LEAST_SMEAR:
         return image
@@ -80,9 +76,8 @@ def _pixels(size: ImageSize) -> NDArray[np.float32]:
     return np.stack(grid, axis=2)
 
 
-def _flow(drive: Drive, scene: Scene, view: View, stamp_ns: int, size: ImageSize) -> NDArray[np.float32]:
+def _flow(scene: Scene, track: EgoTrack, view: View, size: ImageSize) -> NDArray[np.float32]:
     """(h, w, 2) motion of the image in its cells, pixels per second: the ground's and each body's as a whole."""
-    track = drive.ego_track([stamp_ns])
     K = view.K * (size.width / view.size.width)
     lever = view.eye[:2] - track.xy[0]
     rate = float(track.yaw_rate[0])
@@ -165,7 +160,7 @@ def _glare(canvas: NDArray[np.uint8], view: View, size: ImageSize) -> NDArray[np
 
 
 def rain_before_lens(
-    image: Image, drive: Drive, view: View, exposure: Exposure, stamp_ns: int, rng: np.random.Generator
+    image: Image, drive: Drive, track: EgoTrack, view: View, exposure: Exposure, rng: np.random.Generator
 ) -> None:
     """Streaks of drops near the lens, in place; each shows the sky, or the lamps' light, spread over its path."""
     height, width = image.shape[:2]
@@ -178,7 +173,6 @@ def rain_before_lens(
     count = rng.poisson(density * 4 * half[0] * half[1] * (far**3 - near**3) / 3)
     z = (near**3 + (far**3 - near**3) * rng.random(count)) ** (1 / 3)
     x, y = (rng.uniform(-1, 1, (2, count)) * half[:, None]) * z
-    track = drive.ego_track([stamp_ns])
     motion = view.R_cam_from_world @ np.array([*-track.velocity[0], -_FALL]) * exposure.time
     middle, step = np.stack([x, y, z], axis=1), 0.5 * motion
     ends = np.stack([middle - step, middle + step], axis=1)

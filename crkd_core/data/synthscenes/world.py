@@ -193,7 +193,7 @@ class Drive:
 
     @cached_property
     def scratch(self) -> dict[object, object]:
-        """What renderers keep between images of one drive."""
+        """What sensors keep between measurements of one drive."""
         return {}
 
     @cached_property
