@@ -68,6 +68,43 @@ def test_messages_arrive_complete_unchanged_and_in_order(graph: Children, bag: P
     assert " messages on 9 topics" in player.text()
 
 
+def test_play_begins_later_and_keeps_what_is_latched(graph: Children, bag: Path, tmp_path: Path):
+    out = tmp_path / "out.mcap"
+    recorder = graph.start_module("recorder", "rosbag_tools.record_bag", [RADAR, topics.TF_STATIC, "--out", str(out)])
+    player = play(graph, bag, "--topics", RADAR, topics.TF_STATIC, "--start", 1, "--rate", 4)
+    player.wait(timeout=WAIT, others=[recorder])
+    time.sleep(0.5)
+    assert recorder.stop() == 0
+    with open_bag(bag) as opened:
+        start = opened.start + 1_000_000_000
+        later = [bytes(data) + bytes(-len(data) % 4) for _, _, data in opened.raw_messages([RADAR], start=start)]
+    assert 0 < len(later) < len(raw(bag, RADAR))
+    assert raw(out, RADAR) == later
+    assert raw(out, topics.TF_STATIC) == raw(bag, topics.TF_STATIC)
+
+
+def test_paused_player_waits_for_the_parameter(graph: Children, bag: Path):
+    player = play(graph, bag, "--topics", RADAR, "--rate", 0, "--wait", 0, "--paused")
+    unpause = """
+import sys, rclpy
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import SetParameters
+rclpy.init(); node = rclpy.create_node("someone")
+client = node.create_client(SetParameters, "/bag_player/set_parameters")
+assert client.wait_for_service(timeout_sec=30)
+value = ParameterValue(type=1, bool_value=False)
+done = client.call_async(SetParameters.Request(parameters=[Parameter(name="paused", value=value)]))
+rclpy.spin_until_future_complete(node, done, timeout_sec=30)
+sys.exit(0 if done.result().results[0].successful else 1)
+"""
+    time.sleep(1.0)
+    assert player.returncode is None
+    someone = graph.start("someone", [sys.executable, "-c", unpause])
+    assert ended(someone) == 0
+    assert ended(player) == 0
+    assert "20 messages on 1 topics" in player.text()
+
+
 def test_topics_can_be_chosen(graph: Children, bag: Path):
     player = play(graph, bag, "--topics", RADAR, FRONT, "--rate", 0, "--wait", 0)
     assert ended(player) == 0
@@ -77,6 +114,7 @@ def test_topics_can_be_chosen(graph: Children, bag: Path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
+        (["--start", "99"], "--start 99: the recording is 1."),
         (["--wait", "1"], "no subscriber to any of the topics after 1 s; start one, or give --wait 0"),
         (["--lossless", "--wait", "1"], "topic /detections: nobody publishes it after 1 s; start the detector"),
         (["--lossless", "--trigger", "/cam_up"], "no message on /cam_up (found /cam_front/camera_info"),
