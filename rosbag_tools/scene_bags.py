@@ -28,7 +28,7 @@ from rosbag_tools.scene_tables import map_row, rows_of
 
 logger = logging.getLogger(__name__)
 
-SIZE_SAMPLE = 50
+SIZE_SAMPLE = 20
 """Files of one sensor that are looked at to estimate the size of all."""
 
 
@@ -96,9 +96,9 @@ def convert_scenes(
         todo.append(scene)
     if not todo:
         return outcome
-    _check_space_for_all(index, todo, next(iter(bags.values())), options)
+    total, needed = _counted(index, todo, options)
+    check_space(next(iter(bags.values())), needed)
     crops = scene_maps(index, todo, progress=progress) if options.with_map else {}
-    total = sum(_present(index, scene, options) for scene in todo)
     with tempfile.TemporaryDirectory(prefix="nuscenes_to_rosbag-") as folder:
         cache = Path(folder) / "index.npz"
         tasks = [
@@ -216,21 +216,15 @@ def _crops_or_none(path: Path, drives: Mapping[str, FloatArray]) -> dict[str, Ma
         return {}
 
 
-def _present(index: NuScenesIndex, scene: str, options: BagOptions) -> int:
-    drive = index.scene(scene)
-    records = (record for channel in index.channels(drive) for record in index.records(drive, channel))
-    return sum(record.present and (record.is_key_frame or not options.keyframes_only) for record in records)
-
-
-def _check_space_for_all(index: NuScenesIndex, scenes: Sequence[str], out: Path, options: BagOptions) -> None:
-    """Against the size that the first files of each sensor in each scene let expect."""
-    needed = 0.0
+def _counted(index: NuScenesIndex, scenes: Sequence[str], options: BagOptions) -> tuple[int, int]:
+    """Number of files to convert, and the size of their bags that some files of each sensor let expect."""
+    total, needed = 0, 0.0
     for scene in scenes:
         drive = index.scene(scene)
         for channel in index.channels(drive):
             wanted = [r for r in index.records(drive, channel) if r.is_key_frame or not options.keyframes_only]
             paths = [record.path for record in wanted if record.present]
-            step = max(1, len(paths) // SIZE_SAMPLE)
-            sizes = [path.stat().st_size for path in paths[::step]]
+            sizes = [path.stat().st_size for path in paths[:: max(1, len(paths) // SIZE_SAMPLE)]]
+            total += len(paths)
             needed += len(paths) * float(np.mean(sizes)) if sizes else 0.0
-    check_space(out, round(needed * 1.05))
+    return total, round(needed * 1.05)
