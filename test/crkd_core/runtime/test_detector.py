@@ -206,5 +206,8 @@ def test_a_recipe_without_a_branch_runs_as_graphs(tmp_path: Path, without: str) 
     frame = micro_frame(3).frame
     expected = Detector(tmp_path / "weights", device="cpu")(frame)
     found = Detector(tmp_path / "weights", device="cuda", strict=True)(frame)
-    strong = expected.scores > np.sort(expected.scores)[-10]
-    assert matched(expected.filtered(strong), found, metres=0.01) > 0.8
+    # Without cameras, all cells without a radar return score the same: which of them count is arbitrary.
+    _, which, times = np.unique(expected.scores, return_inverse=True, return_counts=True)
+    single = times[which] == 1
+    assert single.sum() > 20
+    assert matched(expected.filtered(single), found, metres=0.01) > 0.8
