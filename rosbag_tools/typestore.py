@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -88,35 +89,38 @@ def _doubles(values: FloatArray) -> FloatArray:
 
 @cache
 def _maker(typename: str) -> Make:
-    """A constructor of the type that fills in what it is not given.
-
-    Messages share what they are not given: it is made once, and must not be changed in place.
-    """
+    """A constructor of the type that fills in what it is not given."""
     store = typestore()
     cls = store.types[typename]
-    defaults = {name: _default(description) for name, description in store.fielddefs[typename][1]}
+    constants: dict[str, Any] = {}
+    nested: list[tuple[str, Callable[[], Any]]] = []
+    for name, (kind, detail) in store.fielddefs[typename][1]:
+        if kind == Nodetype.BASE:
+            zeros: dict[Any, Any] = {"string": "", "bool": False, "float32": 0.0, "float64": 0.0}
+            constants[name] = zeros.get(detail[0], 0)
+        else:
+            nested.append((name, _default((kind, detail))))
     if typename == "geometry_msgs/msg/Quaternion":
-        defaults["w"] = 1.0  # as in the ROS definition
+        constants["w"] = 1.0  # as in the ROS definition
 
     def make(**fields: Any) -> Any:
-        return cls(**(defaults | fields))
+        for name, default in nested:
+            if name not in fields:
+                fields[name] = default()
+        return cls(**(constants | fields))
 
     return make
 
 
-def _default(description: Any) -> Any:
-    """What a field holds that is not given."""
+def _default(description: Any) -> Callable[[], Any]:
+    """Makes what a field holds that is not given, anew for every message."""
     kind, detail = description
     if kind == Nodetype.NAME:
-        return _maker(detail)()
-    if kind == Nodetype.BASE:
-        zeros: dict[Any, Any] = {"string": "", "bool": False, "float32": 0.0, "float64": 0.0}
-        return zeros.get(detail[0], 0)
+        return _maker(detail)
     (inner, inner_detail), length = detail
     count = length if kind == Nodetype.ARRAY else 0
     if inner == Nodetype.BASE and inner_detail[0] != "string":
         dtype = {"bool": "?", "byte": "u1", "char": "u1"}.get(inner_detail[0], inner_detail[0])
-        zero = np.zeros(count, dtype=dtype)
-        zero.flags.writeable = False
-        return zero
-    return [_default((inner, inner_detail))] * count
+        return lambda: np.zeros(count, dtype=dtype)
+    element = _default((inner, inner_detail)) if inner == Nodetype.NAME else str
+    return lambda: [element() for _ in range(count)]
