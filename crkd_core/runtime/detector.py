@@ -118,11 +118,13 @@ class Detector:
 
         Raises:
             CheckpointError: missing, damaged or of another recipe.
-            DeviceError: no such device, a precision it cannot compute, or (``strict``) not all of the fast path.
+            DeviceError: no such device, a precision it cannot compute, a GPU without Triton, or (``strict``) without
+                the rest of the fast path.
         """
         model, found = load_checkpoint(checkpoint, expected_recipe=recipe)
         self.recipe: Recipe = found.recipe
         self.device = resolved_device(device)
+        check_kernels(self.device)
         self.last_timings: dict[str, float] = {}
         threshold = found.recipe.model.head.score_threshold
         self._score_threshold = threshold if score_threshold is None else score_threshold
@@ -137,17 +139,17 @@ class Detector:
         """The fastest way to run the model here, and which one that is."""
         missing: tuple[str, ...] = ()
         if self.device.type == "cuda":
-            missing = missing_for_graphs(model)
-            if not missing:
+            reason = unsupported(model)
+            if reason is None:
                 try:
-                    network = InferenceNetwork(model, dtype=dtype, compiled=pays_to_compile(self.recipe)).to(
-                        self.device
-                    )
+                    compiled = pays_to_compile(self.recipe)
+                    network = InferenceNetwork(model, dtype=dtype, compiled=compiled).to(self.device)
                     pipeline = Pipeline(network, self.recipe, self._pool)
                 except RuntimeError as error:
-                    missing = (f"CUDA graphs could not be captured ({error})",)
+                    reason = f"CUDA graphs could not be captured ({error})"
                 else:
                     return pipeline, DetectorStatus(str(self.device), precision, "graphs")
+            missing = (reason,)
         eager = _Eager(model, self.device, dtype, self._pool)
         return eager, DetectorStatus(str(self.device), precision, "eager", missing)
 
@@ -213,12 +215,14 @@ class Submitted:
     seconds: float
 
 
-def missing_for_graphs(model: FusionDetector) -> tuple[str, ...]:
-    """Why a GPU cannot run a model as CUDA graphs, as far as one can tell without trying."""
-    reasons = [unsupported(model)]
-    if importlib.util.find_spec("triton") is None:
-        reasons.append("Triton is not installed (pip install triton)")
-    return tuple(reason for reason in reasons if reason is not None)
+def check_kernels(device: torch.device) -> None:
+    """Check that the operations that a GPU needs can be compiled there.
+
+    Raises:
+        DeviceError: Triton is missing.
+    """
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise DeviceError(f"device {device}: needs Triton, which is not installed (pip install triton); or use cpu")
 
 
 def say_what_is_missing(status: DetectorStatus, *, strict: bool) -> None:

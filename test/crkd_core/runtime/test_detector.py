@@ -20,7 +20,7 @@ from crkd_core.runtime.detector import (
     Detector,
     DetectorStatus,
     DeviceError,
-    missing_for_graphs,
+    check_kernels,
     say_what_is_missing,
 )
 from crkd_core.types import Boxes3D, Detections, SensorFrame
@@ -123,19 +123,19 @@ def test_a_frame_may_be_submitted_before_the_last_one_is_collected(detector: Det
 
 
 def test_what_is_missing_is_said_once_or_refused(caplog: pytest.LogCaptureFixture) -> None:
-    status = DetectorStatus("cuda:0", "fp16", "eager", missing=("Triton is not installed",))
+    status = DetectorStatus("cuda:0", "fp16", "eager", missing=("no graphs here",))
     say_what_is_missing(status, strict=False)
-    assert caplog.text.count("Triton is not installed") == 1
-    with pytest.raises(DeviceError, match=r"cuda:0: .*Triton is not installed"):
+    assert caplog.text.count("no graphs here") == 1
+    with pytest.raises(DeviceError, match=r"cuda:0: .*no graphs here"):
         say_what_is_missing(status, strict=True)
     say_what_is_missing(replace(status, backend="graphs", missing=()), strict=True)
 
 
-def test_graphs_need_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = FusionDetector(micro_recipe())
+def test_a_gpu_needs_triton_and_a_cpu_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    (reason,) = missing_for_graphs(model)
-    assert "pip install triton" in reason
+    with pytest.raises(DeviceError, match="pip install triton"):
+        check_kernels(torch.device("cuda:0"))
+    check_kernels(torch.device("cpu"))
 
 
 @pytest.mark.gpu
