@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,19 @@ from crkd_core.data.dataset import FrameSource, TrainingSet
 from crkd_core.data.frames import NuScenesFrames
 from crkd_core.data.simulated import prerendered, simulated_keys
 from crkd_core.data.synthscenes.config import SynthConfig, check_training_seeds
+from crkd_core.distillation.distiller import Distiller
 from crkd_core.runtime.checkpoint import save_checkpoint
 from crkd_core.runtime.detector import Detector
-from crkd_core.training.loop import RESUME_FILE, TrainingOptions, steps_done, train
+from crkd_core.training.loop import RESUME_FILE, TrainingOptions, samples_per_step, steps_done, train
 from crkd_core.training.nuscenes_data import Prepared, nuscenes_frames, objects_to_paste
+from crkd_core.training.processes import processes, wait_for_all
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(description: str) -> ArgumentParser:
+    """The command line of a training script; ``distill.py`` adds its own."""
+    parser = ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="name of a shipped recipe, or the path of a .yaml file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument(
@@ -73,60 +76,108 @@ def arguments() -> argparse.Namespace:
         "--pretrained", type=Path, metavar="FILE", help="ImageNet weights of the camera backbone (.pth, .safetensors)"
     )
     work.add_argument("--resume", action="store_true", help="go on from <out>/last.ckpt")
+    work.add_argument(
+        "--save-every", type=int, default=500, metavar="STEPS", help="between resume states (default: %(default)s)"
+    )
+    work.add_argument(
+        "--log-every", type=int, default=50, metavar="STEPS", help="between logged losses (default: %(default)s)"
+    )
     work.add_argument("--max-minutes", type=finite, default=0.0, help="stop after this time, resumable; 0: no limit")
     work.add_argument("--half", action="store_true", help="store the checkpoint's kernels as float16")
     work.add_argument("--dry-run", action="store_true", help="print the resolved recipe and the data, train nothing")
     work.add_argument("--no-progress", action="store_true", help="no progress bars (logs of unattended runs)")
-    return parser.parse_args()
+    return parser
 
 
 def main() -> int:
-    """Train, save, evaluate."""
-    args = arguments()
+    """Train a recipe that learns from annotations alone."""
+    args = options(__doc__).parse_args()
     recipe = changed(load_recipe(args.recipe), args.set)
-    check_options(args)
+    if recipe.distillation is not None:
+        raise UserError(
+            f"recipe {recipe.name}: learns from a teacher; use training/distill.py, or --set distillation=null"
+        )
+    return train_and_evaluate(args, recipe)
+
+
+def train_and_evaluate(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    *,
+    distiller: Distiller | None = None,
+    start: Mapping[str, torch.Tensor] | None = None,
+) -> int:
+    """Train, save, evaluate; every process of a distributed run comes through here.
+
+    Args:
+        args: see ``options``.
+        recipe: what to train.
+        distiller: a teacher to learn from as well.
+        start: weights to start from.
+    """
+    group = processes()
+    say = print if group.first else silent
+    resume = args.resume or (group.restarts > 0 and (args.out / RESUME_FILE).exists())
+    check_options(args, resume=resume)
     if args.dry_run:
         print(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
-    frames = training_frames(args, recipe)
-    print(f"{recipe.name}: {len(frames)} samples, {recipe.train.steps} steps of {recipe.train.batch_size}")
+    teacher = distiller.teacher.recipe if distiller is not None else None
+    frames = training_frames(args, recipe, teacher)
+    say(f"{recipe.name}: {len(frames)} samples, {recipe.train.steps} steps of {samples_per_step(recipe.train)}")
     if args.dry_run:
         return 0
-    samples = training_set(args, recipe, frames)
+    samples = training_set(args, recipe, frames, teacher)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {args.out}: cannot be written: {error.strerror}") from None
-    provenance = provenance_of(args)
-    (args.out / "run.json").write_text(json.dumps({**provenance, "recipe": recipe_to_dict(recipe)}, indent=1))
-    options = TrainingOptions(
-        out=args.out,
-        seed=args.seed,
-        workers=args.workers,
-        precision=PRECISION[args.precision],
-        resume=args.resume,
-        max_minutes=args.max_minutes,
-        progress=not args.no_progress,
-        pretrained=args.pretrained,
-    )
+    provenance = {**provenance_of(args), "processes": group.world_size}
+    if group.first:
+        (args.out / "run.json").write_text(json.dumps({**provenance, "recipe": recipe_to_dict(recipe)}, indent=1))
     started = time.time()
-    model = train(recipe, samples, options)
+    model = train(recipe, samples, training_options(args, resume=resume), distiller=distiller, start=start)
     provenance["minutes"] = round((time.time() - started) / 60, 2)
     provenance["steps"] = steps_done(args.out)
-    folder = save_checkpoint(args.out / "model", model, recipe, provenance=provenance, half=args.half)
-    print(f"checkpoint: {folder}")
+    folder = args.out / "model"
+    if group.first:
+        save_checkpoint(folder, model, recipe, provenance=provenance, half=args.half)
+    say(f"checkpoint: {folder}")
     if args.evaluate_scenes is not None:
+        wait_for_all()
         metrics = evaluated(args, Detector(folder), recipe)
         if metrics is not None:
             save_checkpoint(folder, model, recipe, metrics=metrics, provenance=provenance, half=args.half)
     return 0
 
 
-def check_options(args: argparse.Namespace) -> None:
+def silent(*_: object) -> None:
+    """What all processes but the first print."""
+
+
+def training_options(args: argparse.Namespace, *, resume: bool) -> TrainingOptions:
+    """Where and how to run."""
+    return TrainingOptions(
+        out=args.out,
+        seed=args.seed,
+        workers=args.workers,
+        precision=PRECISION[args.precision],
+        resume=resume,
+        save_every=args.save_every,
+        log_every=args.log_every,
+        max_minutes=args.max_minutes,
+        progress=not args.no_progress,
+        pretrained=args.pretrained,
+    )
+
+
+def check_options(args: argparse.Namespace, *, resume: bool) -> None:
     """Refuse options that cannot be, before anything is read or written."""
     if bool(args.dataroot) == bool(args.synthscenes):
         raise UserError("training data: name either --dataroot DIR or --synthscenes N")
     if (args.prepared or args.image_cache) and not args.dataroot:
         raise UserError("--prepared and --image-cache belong to --dataroot; simulated images are small already")
+    if args.save_every < 1 or args.log_every < 1:
+        raise UserError(f"--save-every, --log-every: expected 1 or more, got {args.save_every}, {args.log_every}")
     if args.synthscenes < 0 or args.frames_per_drive < 1 or args.workers < 0 or args.image_width < 64:
         raise UserError(
             "expected --synthscenes and --workers of 0 or more, --frames-per-drive of 1 or more, --image-width of 64 "
@@ -134,7 +185,7 @@ def check_options(args: argparse.Namespace) -> None:
         )
     if args.evaluate_scenes is not None and not (args.evaluate_root or args.dataroot):
         raise UserError("--evaluate-scenes: of which data set? name it with --evaluate-root DIR")
-    if (args.out / RESUME_FILE).exists() and not args.resume:
+    if (args.out / RESUME_FILE).exists() and not resume:
         raise UserError(f"{args.out}: holds a run already; add --resume to go on, or choose another --out")
 
 
@@ -156,13 +207,14 @@ def changed(recipe: Recipe, changes: list[str]) -> Recipe:
     return recipe_from_dict(values, source="--set " + " ".join(changes)) if changes else recipe
 
 
-def training_frames(args: argparse.Namespace, recipe: Recipe) -> FrameSource:
-    """The samples to train on."""
+def training_frames(args: argparse.Namespace, recipe: Recipe, teacher: Recipe | None) -> FrameSource:
+    """The samples to train on, with what a teacher beside the student reads."""
     if args.dataroot:
         return nuscenes_frames(
             args.dataroot,
             args.version,
             recipe,
+            teacher=teacher,
             split=args.split,
             scenes=args.scenes,
             prepared=prepared_data(args),
@@ -177,20 +229,21 @@ def training_frames(args: argparse.Namespace, recipe: Recipe) -> FrameSource:
         keys,
         image_width=args.image_width,
         radar_sweeps=recipe.radar_sweeps,
-        lidar_sweeps=recipe.lidar_sweeps,
+        lidar_sweeps=(teacher or recipe).lidar_sweeps,
         cameras=recipe.model.camera is not None,
         jobs=max(1, args.workers),
         progress=not args.no_progress,
     )
 
 
-def training_set(args: argparse.Namespace, recipe: Recipe, frames: FrameSource) -> TrainingSet:
+def training_set(args: argparse.Namespace, recipe: Recipe, frames: FrameSource, teacher: Recipe | None) -> TrainingSet:
     """The frames as training samples, with objects to paste if the recipe wants them."""
     augment = not args.no_augment
     database = None
     if augment and isinstance(frames, NuScenesFrames):
         database = objects_to_paste(frames, recipe, prepared_data(args))
-    return TrainingSet(frames, recipe, seed=args.seed, augment=augment, database=database)
+    lidar = None if teacher is None else teacher.model.lidar
+    return TrainingSet(frames, recipe, seed=args.seed, augment=augment, database=database, teacher=lidar)
 
 
 def prepared_data(args: argparse.Namespace) -> Prepared | None:
@@ -199,7 +252,10 @@ def prepared_data(args: argparse.Namespace) -> Prepared | None:
 
 
 def evaluated(args: argparse.Namespace, detector: Detector, recipe: Recipe) -> dict[str, Any] | None:
-    """Detect on the evaluation scenes, write results.json, and score it where nuscenes-devkit is installed."""
+    """Detect on the evaluation scenes, write results.json, and score it where nuscenes-devkit is installed.
+
+    Every process detects its share; the first one scores, the others have None.
+    """
     from crkd_core.training.ceiling import ceiling
     from crkd_core.training.detect import detect_samples
     from crkd_core.training.evaluation import evaluate
@@ -210,6 +266,8 @@ def evaluated(args: argparse.Namespace, detector: Detector, recipe: Recipe) -> d
     root = args.evaluate_root or args.dataroot
     frames = nuscenes_frames(root, args.version, recipe, scenes=args.evaluate_scenes)
     results = detect_samples(detector, frames, progress=not args.no_progress)
+    if not processes().first:
+        return None
     if any(results.values()):  # the official format wants at least one box
         write_submission(args.out / "results.json", results, tokens=list(results), **used_sensors(recipe))
     try:
@@ -232,7 +290,7 @@ def provenance_of(args: argparse.Namespace) -> dict[str, Any]:
         check=False,
     )
     provenance = {
-        "command": "training/train.py " + " ".join(sys.argv[1:]),
+        "command": f"training/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}",
         "commit": described.stdout.strip() or "unknown",
         "seed": args.seed,
         "precision": args.precision,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 from crkd_core.data.dataset import FrameSource
+from crkd_core.training.processes import gathered, processes
 from crkd_core.training.submission import ResultEntry, results_entry
 from crkd_core.types import Detections, SensorFrame
 
@@ -14,7 +15,7 @@ from crkd_core.types import Detections, SensorFrame
 def detect_samples(
     detector: Callable[[SensorFrame], Detections], frames: FrameSource, *, progress: bool = False
 ) -> dict[str, list[ResultEntry]]:
-    """Detect on every frame.
+    """Detect on every frame; the processes of a distributed run share them.
 
     Args:
         detector: ``crkd_core.runtime.detector.Detector``, or anything that maps a frame to boxes in ``base_link``.
@@ -22,11 +23,14 @@ def detect_samples(
         progress: show a progress bar.
 
     Returns:
-        sample token -> result entries in the world frame.
+        sample token -> result entries in the world frame, in the order of the frames; in every process the same.
     """
-    results: dict[str, list[ResultEntry]] = {}
-    for i in tqdm(range(len(frames)), desc="detect", disable=not progress):
+    group = processes()
+    found: dict[int, tuple[str, list[ResultEntry]]] = {}
+    shared = range(group.rank, len(frames), group.world_size)
+    for i in tqdm(shared, desc="detect", disable=not (progress and group.first)):
         sample = frames[i]
-        found = detector(sample.frame).transformed(sample.frame.T_world_from_base, "world")
-        results[sample.token] = results_entry(found, sample.token)
-    return results
+        detections = detector(sample.frame).transformed(sample.frame.T_world_from_base, "world")
+        found[i] = sample.token, results_entry(detections, sample.token)
+    everything = gathered(found)
+    return dict(everything[i] for i in range(len(frames)))

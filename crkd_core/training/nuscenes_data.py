@@ -60,6 +60,7 @@ def nuscenes_frames(
     version: str,
     recipe: Recipe,
     *,
+    teacher: Recipe | None = None,
     split: str | None = None,
     scenes: Sequence[str] | None = None,
     prepared: Prepared | None = None,
@@ -71,6 +72,7 @@ def nuscenes_frames(
         root: data root.
         version: name of the table folder.
         recipe: what to read.
+        teacher: what a teacher beside it reads.
         split: name of a split.
         scenes: names.
         prepared: keeps the index; None: it is built anew.
@@ -82,6 +84,8 @@ def nuscenes_frames(
     index = load_index(root, version, cache=None if prepared is None else prepared.index)
     images = _smaller_images(root, recipe, prepared) if smaller_images else None
     channels = channels_read(index, recipe)
+    if teacher is not None:
+        channels += [channel for channel in channels_read(index, teacher) if channel not in channels]
     complete = {sample.token for sample in index.complete_samples(channels)}
     wanted = chosen_scenes(index, split=split, scenes=scenes)
     samples = [sample for scene in wanted for sample in scene.samples if sample.token in complete]
@@ -92,7 +96,7 @@ def nuscenes_frames(
         samples,
         channels=channels,
         radar_sweeps=recipe.radar_sweeps,
-        lidar_sweeps=recipe.lidar_sweeps,
+        lidar_sweeps=(teacher or recipe).lidar_sweeps,
         images=images,
     )
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
 
+import torch.distributed as dist
 from torch import nn
 
 from crkd_core.cli import UserError
 from crkd_core.models.radar_encoder import WeightedBatchNorm
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,31 @@ def processes() -> Processes:
             "each: give every machine the same --nproc-per-node"
         )
     return found
+
+
+def wait_for_all() -> None:
+    """Go on when every process has come here."""
+    if processes().world_size > 1:
+        dist.barrier(_talk())
+
+
+def gathered(part: dict[K, V]) -> dict[K, V]:
+    """The dictionaries of all processes as one, in every process."""
+    group = processes()
+    if group.world_size == 1:
+        return part
+    parts: list[dict[K, V]] = [{} for _ in range(group.world_size)]
+    dist.all_gather_object(parts, part, group=_talk())
+    return {key: value for one in parts for key, value in one.items()}
+
+
+@cache
+def _talk() -> dist.ProcessGroup:
+    """For objects of the host, whatever gradients are exchanged with."""
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
+    group: dist.ProcessGroup = dist.new_group(backend="gloo")
+    return group
 
 
 def synchronise_norms(module: nn.Module) -> None:

@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Train a camera + radar student with a frozen camera + LiDAR teacher beside it: CRKD.
+
+    training/distill.py crkd_r50 --teacher runs/teacher_r50/model --student runs/student_r50/model \\
+        --dataroot DATA --version v1.0-trainval --split train --out runs/crkd_r50
+    torchrun --nproc-per-node 4 training/distill.py ...                  # the same on four GPUs
+
+The recipe's `distillation` section names the losses; the released code's behaviour is `--set
+distillation.<loss>.<field>=released`. The student starts from --student where it is given (its calibration block fresh),
+else from random weights. Everything else is as in training/train.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from train import changed, options, train_and_evaluate
+
+from crkd_core.cli import UserError, run
+from crkd_core.config import load_recipe
+from crkd_core.distillation.distiller import Distiller
+from crkd_core.models.pretrained import load_pretrained
+from crkd_core.runtime.checkpoint import load_checkpoint
+
+
+def main() -> int:
+    """Distil."""
+    parser = options(__doc__)
+    pair = parser.add_argument_group("distillation")
+    pair.add_argument("--teacher", type=Path, required=True, metavar="CHECKPOINT", help="of a teacher recipe")
+    pair.add_argument("--student", type=Path, metavar="CHECKPOINT", help="weights to start from, of a student recipe")
+    args = parser.parse_args()
+    recipe = changed(load_recipe(args.recipe), args.set)
+    teacher, _ = load_checkpoint(args.teacher)
+    distiller = Distiller(teacher, recipe)
+    if distiller.config.teacher_backbone == "released":
+        if args.pretrained is None:
+            raise UserError("distillation.teacher_backbone: 'released' needs --pretrained FILE, ImageNet weights")
+        assert teacher.camera is not None  # the distiller has checked it
+        load_pretrained(teacher.camera.backbone, args.pretrained)
+    start = None
+    if args.student is not None:
+        start = load_checkpoint(args.student)[0].state_dict()
+    code: int = train_and_evaluate(args, recipe, distiller=distiller, start=start)
+    return code
+
+
+if __name__ == "__main__":
+    run(main)
