@@ -21,6 +21,7 @@ from crkd_ros.conversions import (
     encoded_image_of,
     lidar_points_of,
     radar_points_of,
+    scene_of,
     stamp_of,
     transform_of,
 )
@@ -173,6 +174,23 @@ def test_ground_truth_is_in_the_vehicle_frame(tiny: Path, tmp_path: Path) -> Non
         np.testing.assert_allclose(boxes.boxes.sizes, [[4.5, 1.9, 1.6]])
 
 
+def test_objects_keep_their_names_and_numbers(tiny: Path, tmp_path: Path) -> None:
+    _, found = converted(tiny, tmp_path / "bag")
+    assert [[d.id for d in m.message.detections] for m in on(found, topics.GROUND_TRUTH)] == [["i0"], ["i0"]]
+    for m in on(found, topics.GROUND_TRUTH_MARKERS):
+        box, caption = m.message.markers[1:3]
+        assert (box.ns, box.id, caption.ns, caption.id, caption.text) == ("boxes", 0, "captions", 0, "car #0")
+
+
+def test_scene_says_what_the_tables_say(tiny: Path, tmp_path: Path) -> None:
+    _, found = converted(tiny, tmp_path / "bag")
+    [message] = on(found, topics.SCENE)
+    scene = scene_of(message.message)
+    assert (scene.scene["name"], scene.log["location"]) == ("scene-tiny", "l")
+    assert [row["name"] for row in scene.categories] == ["vehicle.car", "static_object.bicycle_rack"]
+    assert scene.sensors["RADAR_FRONT"].topic == "/radar_front/points"
+
+
 def test_annotations_are_complete(tiny: Path, tmp_path: Path) -> None:
     _, found = converted(tiny, tmp_path / "bag")
     first, second = [annotation_of(m.message) for m in on(found, topics.ANNOTATIONS)]
@@ -183,6 +201,9 @@ def test_annotations_are_complete(tiny: Path, tmp_path: Path) -> None:
         ("vehicle.moving",), "v80-100", 12, 3
     )  # fmt: skip
     assert car.translation == (130.0, 170.0, 0.8)
+    assert {channel: (stamp - START) // MS for channel, stamp in second.key_frames.items()} == {
+        "CAM_FRONT": 505, "LIDAR_TOP": 500, "RADAR_FRONT": 517
+    }  # fmt: skip
     assert car.size == (1.9, 4.5, 1.6)
     assert car.velocity == pytest.approx((4.0, 0.0, 0.0))
     assert next(o for o in first.objects if o.category.endswith("rack")).velocity is None
