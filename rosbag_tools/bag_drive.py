@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -189,16 +190,24 @@ def chosen_key_frames(stamps: dict[str, list[int]], reference: str, *, rate: flo
     """
     grid = np.array(stamps[reference])
     steps = np.arange(grid[0], grid[-1] + 1, SECOND / rate)
-    chosen = sorted({int(grid[np.abs(grid - step).argmin()]) for step in steps})
+    before = np.clip(np.searchsorted(grid, steps) - 1, 0, None)
+    after = np.clip(before + 1, None, len(grid) - 1)
+    chosen = np.unique(np.where(steps - grid[before] <= grid[after] - steps, grid[before], grid[after])).tolist()
     frames = []
     for stamp in chosen:
         keys = {REFERENCE_CHANNEL: stamp}
         for channel, times in stamps.items():
-            near = min(times, key=lambda t: abs(t - stamp), default=None)
+            near = nearest(times, stamp)
             if near is not None and abs(near - stamp) <= NEAR:
                 keys[channel] = near
         frames.append(KeyFrame(token("sample", scene, stamp), stamp, keys))
     return frames
+
+
+def nearest(stamps: Sequence[int], stamp: int) -> int | None:
+    """The one of ascending stamps that is nearest to another; None of none."""
+    after = bisect_left(stamps, stamp)
+    return min(stamps[max(0, after - 1) : after + 1], key=lambda t: abs(t - stamp), default=None)
 
 
 def _annotations(bag: Bag) -> list[SampleAnnotation]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -167,6 +169,7 @@ def _add_track(tables: Tables, drive: Drive, track: SensorTrack) -> None:
         }
     )
     key_of = {frame.keys[track.channel]: frame for frame in drive.key_frames if track.channel in frame.keys}
+    middles = [(a.stamp + b.stamp) // 2 for a, b in itertools.pairwise(drive.key_frames)]
     rows = []
     for stamp, path in sorted(track.files.items()):
         name, pose = token("sample_data", scene, track.channel, stamp), track.poses[stamp]
@@ -178,7 +181,7 @@ def _add_track(tables: Tables, drive: Drive, track: SensorTrack) -> None:
                 "rotation": quaternion_from_rotation(pose[:3, :3]).tolist(),
             }
         )
-        sample = key_of[stamp] if stamp in key_of else min(drive.key_frames, key=lambda k: abs(k.stamp - stamp))
+        sample = key_of.get(stamp) or drive.key_frames[bisect_right(middles, stamp)]
         rows.append(
             {
                 "token": name,

@@ -152,7 +152,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--compression",
         choices=("none", "zstd"),
         default="none",
-        help="zstd: smaller by a tenth, slower (default: %(default)s)",
+        help="zstd: smaller by a quarter, slower (default: %(default)s)",
     )
     work = parser.add_argument_group("work")
     work.add_argument("--jobs", type=int, default=1, help="processes, one scene each (default: %(default)s)")

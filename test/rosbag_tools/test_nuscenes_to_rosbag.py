@@ -106,3 +106,14 @@ def test_only_version_is_the_default_and_of_two_one_must_be_named(tiny: Path, tm
     shutil.copytree(tiny / "v1.0-mini", tiny / "v1.0-other")
     with pytest.raises(UserError, match=r"holds 2 versions; choose one by --version: v1\.0-mini, v1\.0-other"):
         convert(["--dataroot", str(tiny), "--scene", "scene-tiny", "--out", str(tmp_path / "bag")])
+
+
+def test_single_files_need_the_name_of_their_storage(tiny: Path, tmp_path: Path) -> None:
+    arguments = ["--dataroot", str(tiny), "--scene", "scene-tiny", "--storage", "sqlite3", "--out"]
+    assert convert([*arguments, str(tmp_path / "bag.db3")]) == 0
+    with open_bag(tmp_path / "bag.db3") as bag:
+        assert bag.topics["/radar_front/points"].count == 6
+    with pytest.raises(BagError, match=r"a name ending in \.db3, for storage sqlite3"):
+        convert([*arguments, str(tmp_path / "bag.mcap")])
+    with pytest.raises(BagError, match=r"a compressed sqlite3 bag needs its metadata\.yaml"):
+        convert([*arguments, str(tmp_path / "other.db3"), "--compression", "zstd"])
