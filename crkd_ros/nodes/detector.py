@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from types import FrameType
@@ -64,9 +65,19 @@ class DetectorNode(LifecycleNode):
         problem: why the last transition failed, in one sentence.
     """
 
-    def __init__(self, name: str = "detector", **options: Any) -> None:
+    def __init__(
+        self, name: str = "detector", *, make: Callable[[DetectorParameters], Detector] = make_detector, **options: Any
+    ) -> None:
+        """A node that waits to be configured.
+
+        Args:
+            name: of the node.
+            make: gives the detector when the node is configured.
+            options: of ``LifecycleNode``.
+        """
         super().__init__(name, **options)
         self.problem = ""
+        self._make_detector = make
         self._config: DetectorParameters = declared_parameters(self)
         self.add_on_set_parameters_callback(check_changes)
         self._replay = not self._config.flag("drop_frames")
@@ -86,7 +97,7 @@ class DetectorNode(LifecycleNode):
         """Load the model and warm it up; make the publishers."""
         started = time.perf_counter()
         try:
-            self._detector = make_detector(self._config)
+            self._detector = self._make_detector(self._config)
             _warm_up(self._detector, self._config)
             self._make_publishers()
         except Exception as error:  # noqa: BLE001  # see _failure
@@ -343,8 +354,12 @@ def _warm_up(detector: Detector, parameters: DetectorParameters) -> None:
     detector(SensorFrame(dict.fromkeys(parameters.cameras, camera), {}, 0, np.eye(4), np.eye(4)))
 
 
-def run(argv: list[str] | None = None) -> int:
+def run(argv: list[str] | None = None, *, make: Callable[[DetectorParameters], Detector] = make_detector) -> int:
     """The node until SIGINT or SIGTERM; returns the exit code.
+
+    Args:
+        argv: command line.
+        make: gives the detector when the node is configured.
 
     Raises:
         UserError: ROS arguments, a parameter or a checkpoint (with ``autostart``) that cannot be used.
@@ -365,7 +380,7 @@ def run(argv: list[str] | None = None) -> int:
     node: DetectorNode | None = None
     executor = SingleThreadedExecutor()
     try:
-        node = DetectorNode()
+        node = DetectorNode(make=make)
         executor.add_node(node)
         if node.get_parameter("autostart").value:
             _start(node)
