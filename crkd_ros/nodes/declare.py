@@ -9,7 +9,8 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from crkd_ros.parameters import SPECS, DetectorParameters, ParameterError, Spec, camera_specs, from_values, radar_specs
+from crkd_ros.parameters import DetectorParameters, from_values
+from crkd_ros.specs import SPECS, ParameterError, Spec, camera_specs, radar_specs
 
 BUILT_IN = ("use_sim_time", "start_type_description_service", "qos_overrides")
 

@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 import yaml
 
-from crkd_ros.parameters import (
-    DEFAULT_CAMERAS,
-    DEFAULT_RADARS,
-    ParameterError,
-    _flat,
-    default_parameters_file,
-    from_values,
-    load_parameters,
-    specs_for,
-)
+from crkd_ros.parameters import _flat, default_parameters_file, from_values, load_parameters
+from crkd_ros.specs import DEFAULT_CAMERAS, DEFAULT_RADARS, ParameterError, specs_for
 
 
 def test_shipped_file_holds_exactly_the_defaults():

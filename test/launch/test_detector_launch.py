@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crkd_ros.parameters import SPECS, camera_specs, radar_specs
+from crkd_ros.specs import SPECS, camera_specs, radar_specs
 
 FILE = Path(__file__).resolve().parents[2] / "launch" / "detector.launch.py"
 

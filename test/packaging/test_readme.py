@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from scripts import script
 
-from crkd_ros.parameters import SPECS
+from crkd_ros.specs import SPECS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

@@ -12,7 +12,8 @@ from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
 from crkd_ros.nodes.declare import check_changes, declared_parameters  # noqa: E402
-from crkd_ros.parameters import SPECS, ParameterError, from_values  # noqa: E402
+from crkd_ros.parameters import from_values  # noqa: E402
+from crkd_ros.specs import SPECS, ParameterError  # noqa: E402
 
 pytestmark = pytest.mark.ros
 
