@@ -91,7 +91,7 @@ def sensors_of(bag: Bag, *, base: str = topics.BASE_FRAME) -> Sensors:
         if first is None or (kind == "radar" and "rcs" not in {field.name for field in first.fields}):
             continue
         prefix = topic.removesuffix("/compressed").rsplit("/", 1)[0]
-        name = prefix.rsplit("/", 1)[-1]
+        name = prefix.rsplit("/", 1)[-1] or topic.rsplit("/", 1)[-1]
         T = mounting(edges, first.header.frame_id, base=base)
         info = _first(bag, f"{prefix}/camera_info") if kind == "camera" else None
         if T is None:

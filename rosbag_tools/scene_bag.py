@@ -207,15 +207,17 @@ def is_finished(index: NuScenesIndex, scene: str, out: Path, options: BagOptions
     A bag that lacks files which were missing or damaged is not, once they are there; one with damaged files never is.
 
     Raises:
-        ConvertError: it was made with other options, or of another scene.
+        ConvertError: it was made with other options, of another scene, or by something else.
     """
-    note = note_of(out, NOTE)
-    if note is None:
-        return False
     try:
-        found = msgspec.json.decode(note, type=Origin)
+        found = msgspec.json.decode(note_of(out, NOTE) or "", type=Origin)
     except msgspec.DecodeError:
-        return False
+        found = None
+    if found is None or found.format != FORMAT:
+        raise ConvertError(
+            f"bag {out}: exists, and was not made by this version of nuscenes_to_rosbag; give --overwrite, or another "
+            "--out-dir"
+        )
     if found.options != options or found.scene != scene:
         raise ConvertError(
             f"bag {out}: was made of {found.scene} with other options ({_differences(found.options, options)}); "

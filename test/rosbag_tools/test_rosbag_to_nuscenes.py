@@ -20,16 +20,19 @@ from crkd_core.training.ground_truth import load_devkit, truth_from_nuscenes
 from crkd_ros.conversions import CameraModel, camera_info_message, image_message
 from rosbag_tools.bag_drive import ToNuScenesError, WayBack
 from rosbag_tools.bags import new_bag, open_bag
+from rosbag_tools.nuscenes_to_rosbag import foxglove_names
 from rosbag_tools.rosbag_to_nuscenes import convert, rosbag_to_nuscenes
-from rosbag_tools.scene_bag import convert_scene
+from rosbag_tools.scene_bag import BagOptions, convert_scene
 from rosbag_tools.typestore import bag_messages
 
 VERSION = "v1.0-mini"
 
 
-def there_and_back(root: Path, scene: str, tmp_path: Path) -> tuple[NuScenesIndex, NuScenesIndex]:
+def there_and_back(
+    root: Path, scene: str, tmp_path: Path, options: BagOptions | None = None
+) -> tuple[NuScenesIndex, NuScenesIndex]:
     before = load_index(root, VERSION)
-    convert_scene(before, scene, tmp_path / "bag")
+    convert_scene(before, scene, tmp_path / "bag", options)
     rosbag_to_nuscenes([tmp_path / "bag"], tmp_path / "back", version=VERSION)
     return before, load_index(tmp_path / "back", VERSION)
 
@@ -133,8 +136,13 @@ def test_annotations_of_key_frames_without_data_are_not_lost(tiny: Path, tmp_pat
     assert not reference.present
 
 
-def test_synthetic_drive_comes_back_whole_and_scores_alike(synth: Path, tmp_path: Path) -> None:
-    before, after = there_and_back(synth, "scene-0003", tmp_path)
+def test_synthetic_drive_comes_back_whole_and_scores_alike_whatever_its_topics_are_called(
+    synth: Path, tmp_path: Path
+) -> None:
+    index = load_index(synth, VERSION)
+    scene = index.scenes[0]
+    names = foxglove_names({c: index.records(scene, c)[0].modality for c in index.channels(scene)})
+    before, after = there_and_back(synth, "scene-0003", tmp_path, BagOptions(renamed=names))
     assert_equal_indices(before, after, "scene-0003")
     assert_equal_scores(synth, tmp_path / "back", [sample.token for sample in before.samples])
 

@@ -18,7 +18,7 @@ from tiny_scenes import another_scene
 
 from crkd_core.data.nuscenes import load_index
 from rosbag_tools import mcap_storage, scene_bags
-from rosbag_tools.bags import BagError, open_bag
+from rosbag_tools.bags import BagError, new_bag, open_bag
 from rosbag_tools.nuscenes_to_rosbag import convert, shard_of
 from rosbag_tools.scene_bag import BagOptions, ConvertError, convert_scene
 from rosbag_tools.scene_bags import convert_scenes
@@ -73,6 +73,16 @@ def test_bag_of_other_options_is_no_finished_one(two: Path, tmp_path: Path) -> N
     with pytest.raises(ConvertError, match=r"keyframes_only: True, now False.*--overwrite"):
         convert_scenes(index, bags)
     assert len(convert_scenes(index, bags, overwrite=True).reports) == 1
+
+
+def test_bag_that_somebody_else_made_is_not_replaced(two: Path, tmp_path: Path) -> None:
+    index, out = load_index(two, VERSION), tmp_path / "out" / "scene-tiny"
+    with new_bag(out) as bag:
+        bag.add_topic("/x", "std_msgs/msg/String")
+    with pytest.raises(ConvertError, match="was not made by this version of nuscenes_to_rosbag; give --overwrite"):
+        convert_scenes(index, {"scene-tiny": out})
+    with open_bag(out) as found:
+        assert list(found.topics) == ["/x"]
 
 
 def test_truncated_source_is_left_out_and_completed_by_a_rerun(two: Path, tmp_path: Path) -> None:
