@@ -189,7 +189,7 @@ def depth_raster(
 
     Args:
         points: (P, >=3) float32, x, y, z in the augmented BEV frame, m.
-        point_sample: (P,) int64, sample of each point.
+        point_sample: (P,) int64, ascending, sample of each point.
         image_size: (height, width), pixels.
         image_sample: (M,) int64, sample of each image.
         intrinsics: (M, 3, 3) float32.
@@ -203,19 +203,31 @@ def depth_raster(
     (height, width), images = image_size, len(image_sample)
     undo = torch.linalg.inv_ex(bev_augment[:, :3, :3]).inverse[point_sample]
     bev = (undo @ (points[:, :3] - bev_augment[point_sample, :3, 3])[..., None])[..., 0]
+    # An image looks at the points of its own sample only: all points of a batch would be the square of the work.
+    by_sample, filled = _padded(bev, point_sample, len(bev_augment))
     R_bev_from_cam, center = T_bev_from_cam[:, :3, :3], T_bev_from_cam[:, None, :3, 3]
     pixel_from_bev = intrinsics @ torch.linalg.inv_ex(R_bev_from_cam).inverse
-    projected = (bev - center) @ pixel_from_bev.transpose(1, 2)
+    projected = (by_sample[image_sample] - center) @ pixel_from_bev.transpose(1, 2)
     depth = projected[..., 2].clamp(1e-5, 1e5)
     uv = projected[..., :2] / depth[..., None]
     uv = uv @ image_augment[:, :2, :2].transpose(1, 2) + image_augment[:, None, :2, 2]
-    inside = ((uv >= 0) & (uv < uv.new_tensor([width, height]))).all(-1) & (image_sample[:, None] == point_sample)
+    inside = ((uv >= 0) & (uv < uv.new_tensor([width, height]))).all(-1) & filled[image_sample]
     column, row = torch.where(inside[..., None], uv, 0.0).long().unbind(-1)
     image = torch.arange(images, device=points.device)[:, None]
     index = torch.where(inside, (image * height + row) * width + column, images * height * width)
     raster = points.new_full((images * height * width + 1,), torch.inf)
     raster = raster.scatter_reduce(0, index.flatten(), depth.flatten(), "amin")[:-1]
     return torch.where(raster.isinf(), 0.0, raster).view(images, 1, height, width)
+
+
+def _padded(points: Tensor, sample: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    """(B, most points of a sample, 3) the points by sample, filled up with zeros; (B, ...) bool, which are points."""
+    counts = torch.bincount(sample, minlength=batch_size)
+    slot = torch.arange(len(points), device=points.device) - (counts.cumsum(0) - counts)[sample]
+    most = int(counts.max()) if len(points) else 0
+    padded = points.new_zeros(batch_size, most, points.shape[1])
+    padded[sample, slot] = points
+    return padded, torch.arange(most, device=points.device) < counts[:, None]
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
