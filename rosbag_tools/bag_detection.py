@@ -6,7 +6,7 @@ import logging
 import multiprocessing
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from crkd_core.data.errors import DataError
 from crkd_core.runtime.assembler import AssembledFrame
-from crkd_core.runtime.detector import Detector
+from crkd_core.runtime.detector import Detector, Submitted
 from crkd_ros import topics
-from crkd_ros.answers import OUTPUT_TYPES, Answer, answer, make_detector, report_message
+from crkd_ros.answers import OUTPUT_TYPES, Answer, Detect, answer, make_detector, report_message
 from crkd_ros.conversions import detection_messages, marker_array
 from crkd_ros.parameters import DetectorParameters
 from crkd_ros.pipeline import FramePipeline, absolute
@@ -54,7 +55,6 @@ class DetectSummary:
         detections: boxes in all.
         timings_ms: stage -> mean milliseconds a frame.
         seconds: wall time.
-        detector_seconds: of it, time the detector worked.
     """
 
     states: Counter[str] = field(default_factory=Counter)
@@ -63,7 +63,6 @@ class DetectSummary:
     detections: int = 0
     timings_ms: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
-    detector_seconds: float = 0.0
 
     @property
     def frames(self) -> int:
@@ -73,9 +72,8 @@ class DetectSummary:
     def text(self, out: Path) -> str:
         """The summary as a few lines."""
         states = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
-        share = self.detector_seconds / max(self.seconds, 1e-9)
         what = f"{self.frames} frames ({states or 'none'}), {self.detections} detections"
-        lines = [f"{out}: {what}, {self.seconds:.1f} s ({share:.0%} of it in the detector)"]
+        lines = [f"{out}: {what}, {self.seconds:.1f} s"]
         if self.timings_ms:
             lines.append("mean ms a frame: " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in self.timings_ms.items()))
         lines += [
@@ -129,11 +127,10 @@ def detect_bag(
         # Ended before an error is told, so that it stands on a line of its own, after the progress bar.
         with read_ahead(frames, depth=READ_AHEAD) as ready, ThreadPoolExecutor(1) as behind:
             writing: deque[Future[None]] = deque()
-            for assembled in ready:
-                begun = time.perf_counter()
-                found = answer(detector, assembled, frame_id=base, score_threshold=threshold, strict=not keep_going)
-                summary.detector_seconds += time.perf_counter() - begun
-                _count(summary, found, detector.last_timings if assembled.frame is not None else {})
+            for found, timings in answers(
+                detector, ready, frame_id=base, score_threshold=threshold, strict=not keep_going
+            ):
+                _count(summary, found, timings)
                 writing.append(behind.submit(_write, writer, names, found))
                 if len(writing) > WRITE_BEHIND:
                     writing.popleft().result()
@@ -143,6 +140,56 @@ def detect_bag(
         summary.timings_ms[stage] /= max(1, summary.frames)
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+def answers(
+    detector: Detector,
+    frames: Iterable[AssembledFrame],
+    *,
+    frame_id: str,
+    score_threshold: float = 0.0,
+    strict: bool = False,
+) -> Iterator[tuple[Answer, dict[str, float]]]:
+    """Answers to frames, each with the detector's timings; a GPU computes one while the next one is prepared.
+
+    Args:
+        detector: what to run.
+        frames: in order.
+        frame_id: see ``answer``.
+        score_threshold: see ``answer``.
+        strict: see ``answer``.
+
+    Raises:
+        DataError: with ``strict``, an image that cannot be decoded; the message names the frame.
+    """
+
+    def answered(assembled: AssembledFrame, detect: Detect) -> tuple[Answer, dict[str, float]]:
+        found = answer(detect, assembled, frame_id=frame_id, score_threshold=score_threshold, strict=strict)
+        return found, detector.last_timings if assembled.frame is not None else {}
+
+    under_way: tuple[AssembledFrame, Submitted] | None = None
+    for assembled in frames:
+        submitted = _submitted(detector, assembled)
+        if under_way is not None:
+            before, ticket = under_way
+            under_way = None
+            yield answered(before, lambda _, ticket=ticket: detector.collect(ticket))  # type: ignore[misc]
+        if submitted is not None:
+            under_way = (assembled, submitted)
+        else:  # nothing to detect in, or an image that cannot be decoded: ``answer`` knows what to do
+            yield answered(assembled, detector)
+    if under_way is not None:
+        before, last = under_way
+        yield answered(before, lambda _: detector.collect(last))
+
+
+def _submitted(detector: Detector, assembled: AssembledFrame) -> Submitted | None:
+    if assembled.frame is None:
+        return None
+    try:
+        return detector.submit(assembled.frame)
+    except DataError:
+        return None
 
 
 def assembled_frames(

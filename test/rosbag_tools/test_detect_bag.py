@@ -23,7 +23,7 @@ from crkd_ros import topics
 from crkd_ros.answers import make_detector, report_of
 from crkd_ros.conversions import detections_of
 from crkd_ros.parameters import load_parameters
-from rosbag_tools.bag_detection import KEY_FRAME_REFERENCE, assembled_frames, detect_bag
+from rosbag_tools.bag_detection import KEY_FRAME_REFERENCE, answers, assembled_frames, detect_bag
 from rosbag_tools.bags import open_bag
 from rosbag_tools.detect_bag import main
 from rosbag_tools.recorded import detections_in
@@ -235,6 +235,34 @@ def test_many_bags_in_several_processes_give_what_one_gives(
     capsys.readouterr()
     assert run(monkeypatch, bag, short, *common, "--resume") == 0
     assert "2 of 2 bags are there already" in capsys.readouterr().out
+
+
+def test_detector_gets_the_next_frame_before_the_last_is_collected(checkpoint: Path, bag: Path, params: Path):
+    parameters = load_parameters(params, {"checkpoint": str(checkpoint)})
+    detector = make_detector(parameters)
+    calls: list[tuple[str, int]] = []
+
+    class Spy:
+        last_timings = detector.last_timings
+
+        def submit(self, frame: SensorFrame) -> Any:
+            calls.append(("submit", frame.stamp))
+            return detector.submit(frame)
+
+        def collect(self, ticket: Any) -> Any:
+            calls.append(("collect", ticket.frame.stamp))
+            return detector.collect(ticket)
+
+    with open_bag(bag) as opened:
+        frames = list(assembled_frames(opened, parameters, sweeps=detector.recipe.live_sweeps))[:3]
+    found = [a for a, _ in answers(Spy(), frames, frame_id="base_link")]  # type: ignore[arg-type]
+    a, b, c = (f.stamp for f in frames)
+    order = [("submit", a), ("submit", b), ("collect", a), ("submit", c), ("collect", b), ("collect", c)]
+    assert calls == order
+    for one, frame in zip(found, frames, strict=True):
+        alone = detector(frame.frame)
+        np.testing.assert_array_equal(one.detections.scores, alone.scores)
+        np.testing.assert_array_equal(one.detections.boxes.centers, alone.boxes.centers)
 
 
 def sweeps_of(frame: SensorFrame, like: SensorFrame) -> SensorFrame:
