@@ -78,7 +78,8 @@ class CameraImage:
         T_base_from_cam: (4, 4) float64, mounting.
         T_world_from_base: (4, 4) float64, vehicle pose at ``stamp``.
         stamp: acquisition time, ns.
-        distortion: OpenCV plumb_bob coefficients (k1, k2, p1, p2, k3), or None for a rectified image.
+        distortion: OpenCV's coefficients (k1, k2, p1, p2, k3), perhaps with (k4, k5, k6) of its rational model after
+            them, or None for a rectified image.
     """
 
     image: bytes | NDArray[np.uint8]

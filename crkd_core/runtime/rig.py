@@ -63,7 +63,7 @@ class AssemblerConfig:
 
 @dataclass(frozen=True)
 class CameraCalibration:
-    """What places a camera: K (3, 3), its mounting (4, 4), and plumb_bob coefficients (5,) or None if rectified."""
+    """What places a camera: K (3, 3), its mounting (4, 4), and distortion as in ``CameraImage``, or None."""
 
     intrinsics: FloatArray
     T_base_from_cam: FloatArray

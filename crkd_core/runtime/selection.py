@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crkd_core.runtime.poses import MILLISECOND
+from crkd_core.runtime.radar_motion import SPAN, compensated, is_relative
 from crkd_core.runtime.rig import AssemblerConfig, Rig
 from crkd_core.runtime.track import Track
-from crkd_core.types import CameraImage, RadarSweep, SensorFrame
+from crkd_core.types import CameraImage, FloatArray, RadarSweep, SensorFrame
 
 Image = bytes | NDArray[np.uint8]
 Points = NDArray[np.void]
@@ -152,8 +153,8 @@ class Selector:
             if T_base_from_radar is None:
                 reasons[name] = f"{name}: {self._rig.problem(name)}"
                 continue
-            posed = [(stamp, points, self._rig.pose(stamp)) for stamp, points in choice.sweeps[name]]
-            sweeps = [RadarSweep(p, T_base_from_radar, T, stamp) for stamp, p, T in posed if T is not None]
+            posed = (self._placed_sweep(stamp, p, T_base_from_radar) for stamp, p in choice.sweeps[name])
+            sweeps = [sweep for sweep in posed if sweep is not None]
             if not sweeps:
                 reasons[name] = f"{name}: no pose at its stamps"
                 continue
@@ -162,6 +163,17 @@ class Selector:
             if age > self._config.radar_max_age:
                 reasons[name] = f"{name}: newest sweep is {age / MILLISECOND:.0f} ms old"
         return radars
+
+    def _placed_sweep(self, stamp: int, points: Points, T_base_from_radar: FloatArray) -> RadarSweep | None:
+        T = self._rig.pose(stamp)
+        if T is None:
+            return None
+        if is_relative(points):
+            before = self._rig.pose(stamp - SPAN)
+            if before is None:
+                return None
+            points = compensated(points, T_base_from_radar, T_world_from_base=T, T_world_from_base_before=before)
+        return RadarSweep(points, T_base_from_radar, T, stamp)
 
     def _missing(self, name: str, reach: int) -> str:
         return f"{name}: no message within {reach / MILLISECOND:.0f} ms"

@@ -45,6 +45,11 @@ def detection_messages(messages: Messages, detections: Detections, *, ids: Seque
         The array (class_id: class name; size x = length, y = width, z = height; pose of the geometric centre) and the
         cloud of ``VELOCITY_DTYPE``; both carry the stamp and frame of ``detections``.
     """
+    return detection_array(messages, detections, ids=ids), velocity_cloud(messages, detections)
+
+
+def detection_array(messages: Messages, detections: Detections, *, ids: Sequence[str] = ()) -> Any:
+    """The first of ``detection_messages``."""
     header = header_message(messages, detections.stamp, detections.frame_id)
     poses = _poses(messages, detections.boxes)
     found = [
@@ -68,10 +73,16 @@ def detection_messages(messages: Messages, detections: Detections, *, ids: Seque
             strict=True,
         )
     ]
-    cloud = point_cloud_message(
-        messages, _velocity_points(detections), stamp=detections.stamp, frame_id=detections.frame_id
-    )
-    return messages.Detection3DArray(header=header, detections=found), cloud
+    return messages.Detection3DArray(header=header, detections=found)
+
+
+def velocity_cloud(messages: Messages, detections: Detections) -> Any:
+    """The second of ``detection_messages``."""
+    points = np.zeros(len(detections), dtype=VELOCITY_DTYPE)
+    points["x"], points["y"], points["z"] = detections.boxes.centers.T
+    points["vx"], points["vy"] = detections.boxes.velocities.T
+    points["score"], points["label"] = detections.scores, detections.labels
+    return point_cloud_message(messages, points, stamp=detections.stamp, frame_id=detections.frame_id)
 
 
 def detections_of(message: Any, velocities: Any | None = None, *, source: str = "detections") -> Detections:
@@ -186,14 +197,6 @@ def _poses(messages: Messages, boxes: Boxes3D) -> Sequence[Any]:
         messages.Pose(position=messages.Point(x=x, y=y, z=z), orientation=messages.Quaternion(x=qx, y=qy, z=qz, w=qw))
         for (x, y, z), (qw, qx, qy, qz) in zip(centers.tolist(), rotations.tolist(), strict=True)
     ]
-
-
-def _velocity_points(detections: Detections) -> NDArray[np.void]:
-    points = np.zeros(len(detections), dtype=VELOCITY_DTYPE)
-    points["x"], points["y"], points["z"] = detections.boxes.centers.T
-    points["vx"], points["vy"] = detections.boxes.velocities.T
-    points["score"], points["label"] = detections.scores, detections.labels
-    return points
 
 
 def _velocities_of(message: Any, labels: NDArray[np.int64], *, stamp: int, frame_id: str, source: str) -> FloatArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +17,17 @@ from crkd_ros.conversions.messages import Messages
 JPEG_MAGIC = b"\xff\xd8\xff"
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {"rgb8": 3, "bgr8": 3, "mono8": 1}
+# OpenCV names a mosaic by the second and third pixel of its second row, ROS by the first two of its first two rows.
+MOSAICS = {
+    "bayer_rggb8": cv2.COLOR_BayerBG2RGB,
+    "bayer_bggr8": cv2.COLOR_BayerRG2RGB,
+    "bayer_gbrg8": cv2.COLOR_BayerGR2RGB,
+    "bayer_grbg8": cv2.COLOR_BayerGB2RGB,
+}
+ENCODINGS = (*CHANNELS, *MOSAICS)
+"""Encodings of ``sensor_msgs/Image`` that are read."""
+DISTORTIONS = {"plumb_bob": 5, "rational_polynomial": 8}
+"""Distortion models that are read, and how many coefficients each has."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +38,8 @@ class CameraModel:
         intrinsics: K, (3, 3) float64, pixels of the full image.
         width: of the full image, pixels.
         height: of the full image, pixels.
-        distortion: plumb_bob coefficients (k1, k2, p1, p2, k3), float64; None for a rectified image.
+        distortion: coefficients in OpenCV's order, float64: plumb_bob (k1, k2, p1, p2, k3), or rational_polynomial with
+            (k4, k5, k6) after them; None for a rectified image.
     """
 
     intrinsics: FloatArray
@@ -53,26 +66,37 @@ def encoded_image_of(message: Any, *, source: str) -> bytes:
 def rgb_image_of(message: Any, *, source: str) -> NDArray[np.uint8]:
     """The pixels of a ``sensor_msgs/Image``: (H, W, 3) uint8 RGB; a view of the message for rgb8 and bgr8.
 
+    A Bayer mosaic is interpolated bilinearly.
+
     Raises:
-        ConversionError: an encoding other than rgb8, bgr8 and mono8, or fewer bytes than the size asks for.
+        ConversionError: an encoding not in ``ENCODINGS``, no pixels, or fewer bytes than the size asks for.
     """
-    channels = CHANNELS.get(message.encoding)
-    if channels is None:
+    encoding = message.encoding
+    if encoding not in ENCODINGS:
         raise ConversionError(
-            f"{source}: image encoding '{message.encoding}' is not supported; expected one of {', '.join(CHANNELS)}"
+            f"{source}: image encoding '{encoding}' is not supported; expected one of {', '.join(ENCODINGS)}"
         )
+    channels = CHANNELS.get(encoding, 1)
     height, width, step = int(message.height), int(message.width), int(message.step)
-    data: NDArray[np.uint8] = np.frombuffer(message.data, dtype=np.uint8)
-    if step < width * channels or len(data) < height * step:
+    least = 2 if encoding in MOSAICS else 1
+    if height < least or width < least:
         raise ConversionError(
-            f"{source}: a {width} x {height} {message.encoding} image needs {width * channels} bytes in each row, got "
+            f"{source}: a {width} x {height} {encoding} image: expected at least {least} x {least} pixels"
+        )
+    data: NDArray[np.uint8] = np.frombuffer(message.data, dtype=np.uint8)
+    # The padding of the last row may be absent.
+    if step < width * channels or len(data) < (height - 1) * step + width * channels:
+        raise ConversionError(
+            f"{source}: a {width} x {height} {encoding} image needs {width * channels} bytes in each row, got "
             f"{len(data)} bytes in rows of {step}"
         )
-    rows = data[: height * step].reshape(height, step)[:, : width * channels]
-    pixels = rows.reshape(height, width, channels)
-    if message.encoding == "mono8":
+    shape, strides = (height, width, channels), (step, channels, 1)
+    pixels = np.lib.stride_tricks.as_strided(data, shape, strides, writeable=False)
+    if encoding in MOSAICS:
+        return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), MOSAICS[encoding]), dtype=np.uint8)
+    if encoding == "mono8":
         return np.repeat(pixels, 3, axis=2)
-    return pixels[..., ::-1] if message.encoding == "bgr8" else pixels
+    return pixels[..., ::-1] if encoding == "bgr8" else pixels
 
 
 def image_of(message: Any, *, source: str) -> bytes | NDArray[np.uint8]:
@@ -134,12 +158,14 @@ def camera_model_of(message: Any, *, source: str, rectified: bool = False) -> Ca
     """The camera model of a ``sensor_msgs/CameraInfo``.
 
     Args:
-        message: the camera info.
+        message: the camera info. One message describes both the images as taken (K and distortion) and the rectified
+            ones (R and P).
         source: what an error message calls it.
-        rectified: the images it goes with are rectified: take K from P, and no distortion.
+        rectified: the images it goes with are rectified: K is taken from P, and there is no distortion.
 
     Raises:
-        ConversionError: an uncalibrated camera, a distortion model other than plumb_bob, binning, a region of interest.
+        ConversionError: an uncalibrated camera, a distortion model not in ``DISTORTIONS``, binning, a region of
+            interest, or rectification for a stereo pair.
     """
     name, matrix = ("P", message.p) if rectified else ("K", message.k)
     intrinsics = np.array(np.array(matrix, dtype=np.float64).reshape(3, -1)[:, :3])
@@ -152,16 +178,34 @@ def camera_model_of(message: Any, *, source: str, rectified: bool = False) -> Ca
             f"{source}: binning ({message.binning_x}, {message.binning_y}) or a region of interest is set; publish the "
             "full image, or a camera_info of the image as it is"
         )
-    distortion = None
-    coefficients = np.array(message.d, dtype=np.float64)
-    if not rectified and coefficients.any():
-        if message.distortion_model != "plumb_bob" or coefficients.shape != (5,):
-            raise ConversionError(
-                f"{source}: distortion model '{message.distortion_model}' with {coefficients.size} coefficients is not "
-                "supported; expected plumb_bob with 5, or rectified images"
-            )
-        distortion = coefficients
+    if rectified:
+        _check_single(message, source)
+    distortion = None if rectified else _distortion_of(message, source)
     return CameraModel(intrinsics, int(message.width), int(message.height), distortion)
+
+
+def _check_single(message: Any, source: str) -> None:
+    """Rectified images of a stereo pair are turned (R) and refer to the other camera (P): not where tf says."""
+    R, shift = np.array(message.r, dtype=np.float64).reshape(3, 3), np.array(message.p, dtype=np.float64)[[3, 7, 11]]
+    if shift.any() or (R.any() and not np.allclose(R, np.eye(3), atol=1e-6)):
+        raise ConversionError(
+            f"{source}: the images are rectified for a stereo pair (R is no identity, or the last column of P is not "
+            "zero); use the images as taken, with rectified: false"
+        )
+
+
+def _distortion_of(message: Any, source: str) -> FloatArray | None:
+    coefficients = np.array(message.d, dtype=np.float64)
+    if not coefficients.any():
+        return None
+    model = str(message.distortion_model)
+    if DISTORTIONS.get(model) != coefficients.size or not np.isfinite(coefficients).all():
+        expected = " or ".join(f"{name} with {count}" for name, count in DISTORTIONS.items())
+        raise ConversionError(
+            f"{source}: distortion model '{model}' with {coefficients.size} coefficients is not supported; expected "
+            f"{expected} finite ones; otherwise rectify the images (image_proc) and set rectified: true"
+        )
+    return coefficients
 
 
 def camera_info_message(messages: Messages, camera: CameraModel, *, stamp: int, frame_id: str) -> Any:
@@ -172,7 +216,7 @@ def camera_info_message(messages: Messages, camera: CameraModel, *, stamp: int, 
         header=header_message(messages, stamp, frame_id),
         height=camera.height,
         width=camera.width,
-        distortion_model="plumb_bob",
+        distortion_model={count: name for name, count in DISTORTIONS.items()}[distortion.size],
         d=messages.doubles(distortion),
         k=camera.intrinsics.astype(np.float64).ravel(),
         r=np.eye(3).ravel(),

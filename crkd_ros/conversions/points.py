@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crkd_core.types import LIDAR_DTYPE, RADAR_DTYPE
+from crkd_core.types import LIDAR_DTYPE
 from crkd_ros.conversions.errors import ConversionError
 from crkd_ros.conversions.geometry import header_message
 from crkd_ros.conversions.messages import Messages
@@ -43,15 +43,6 @@ def points_of(message: Any, *, source: str) -> NDArray[np.void]:
         return data[: height * row_bytes].view(dtype)
     rows = [data[start : start + row_bytes].view(dtype) for start in range(0, height * row_step, row_step)]
     return np.concatenate(rows)
-
-
-def radar_points_of(message: Any, *, source: str) -> NDArray[np.void]:
-    """Radar returns of a ``sensor_msgs/PointCloud2``: (N,) ``RADAR_DTYPE``; no copy where they are packed alike.
-
-    Raises:
-        ConversionError: a column of ``RADAR_DTYPE`` is missing, or see ``points_of``.
-    """
-    return _as_dtype(points_of(message, source=source), RADAR_DTYPE, source)
 
 
 def lidar_points_of(message: Any, *, source: str) -> NDArray[np.void]:
@@ -134,13 +125,23 @@ def _as_dtype(points: NDArray[np.void], dtype: np.dtype[np.void], source: str) -
         raise ConversionError(f"{source}: {plural} {names} missing (found {', '.join(found) or 'none'})")
     out = np.empty(len(points), dtype=dtype)
     for name in wanted:
-        column, target = points[name], dtype[name]
-        if np.can_cast(column.dtype, target, casting="same_kind"):
-            out[name] = column
-            continue
-        # A driver may publish small integers as float32: exact values are welcome, others would silently change.
-        with np.errstate(invalid="ignore"):
-            out[name] = column.astype(target)
-        if not np.array_equal(out[name], column):
-            raise ConversionError(f"{source}: field '{name}' holds values that {target} cannot represent")
+        out[name] = cast(points[name], dtype[name], name=name, source=source)
+    return out
+
+
+def cast(column: NDArray[Any], dtype: np.dtype[Any], *, name: str, source: str) -> NDArray[Any]:
+    """A column in another type, if that changes nothing but the precision of floats.
+
+    Raises:
+        ConversionError: it would change values; names the field and ``source``.
+    """
+    if column.ndim > 1:
+        raise ConversionError(f"{source}: field '{name}' holds {column[0:1].size} values a point; expected one")
+    if np.can_cast(column.dtype, dtype, casting="same_kind"):
+        return column.astype(dtype, copy=False)
+    # A driver may publish small integers as float32: exact values are welcome, others would silently change.
+    with np.errstate(invalid="ignore"):
+        out = column.astype(dtype)
+    if not np.array_equal(out, column):
+        raise ConversionError(f"{source}: field '{name}' holds values that {dtype} cannot represent")
     return out

@@ -76,9 +76,38 @@ def test_padding_at_the_end_of_rows_is_skipped(
 
 
 def test_unknown_encoding_is_refused(messages: Messages) -> None:
-    message = messages.Image(height=1, width=1, encoding="bayer_rggb8", step=1, data=messages.octets(b"\0"))
-    with pytest.raises(ConversionError, match=r"cam_front: image encoding 'bayer_rggb8'.*rgb8, bgr8, mono8"):
+    message = messages.Image(height=1, width=1, encoding="yuv422", step=2, data=messages.octets(b"\0\0"))
+    with pytest.raises(ConversionError, match=r"cam_front: image encoding 'yuv422'.*rgb8, bgr8, mono8, bayer_rggb8"):
         rgb_image_of(message, source="cam_front")
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_bayer_mosaic_of_one_colour_gives_that_colour(
+    messages: Messages, sent: Callable[[Any], Any], pattern: str
+) -> None:
+    colour = {"r": 200, "g": 90, "b": 30}
+    tile = np.array([colour[c] for c in pattern], dtype=np.uint8).reshape(2, 2)
+    padded = np.pad(np.tile(tile, (3, 4)), ((0, 0), (0, 5)), constant_values=255)
+    message = messages.Image(
+        height=6, width=8, encoding=f"bayer_{pattern}8", step=13, data=messages.octets(padded.tobytes())
+    )
+    found = rgb_image_of(sent(message), source="cam_front")
+    np.testing.assert_array_equal(found, np.broadcast_to(np.array([200, 90, 30], dtype=np.uint8), (6, 8, 3)))
+
+
+@pytest.mark.parametrize(("encoding", "side"), [("rgb8", 0), ("bayer_rggb8", 1)])
+def test_image_without_pixels_is_refused(messages: Messages, encoding: str, side: int) -> None:
+    message = messages.Image(height=side, width=side, encoding=encoding, step=side, data=messages.octets(bytes(side)))
+    with pytest.raises(ConversionError, match=f"a {side} x {side} {encoding} image: expected at least"):
+        rgb_image_of(message, source="cam_front")
+
+
+def test_padding_of_the_last_row_may_be_absent(messages: Messages, pixels: NDArray[np.uint8]) -> None:
+    padded = np.zeros((7, 24), dtype=np.uint8)
+    padded[:, :15] = pixels.reshape(7, 15)
+    data = padded.tobytes()[:-9]
+    message = messages.Image(height=7, width=5, encoding="rgb8", step=24, data=messages.octets(data))
+    np.testing.assert_array_equal(rgb_image_of(message, source="cam_front"), pixels)
 
 
 def test_too_short_image_is_refused(messages: Messages) -> None:
@@ -96,7 +125,9 @@ def test_neither_jpeg_nor_png_is_refused(messages: Messages, data: bytes) -> Non
         encoded_image_of(message, source="cam_front")
 
 
-@pytest.mark.parametrize("distortion", [None, np.array([-0.3, 0.1, 1e-3, -2e-3, 0.01])])
+@pytest.mark.parametrize(
+    "distortion", [None, np.array([-0.3, 0.1, 1e-3, -2e-3, 0.01]), np.array([1.5, 0.7, 1e-3, 0, 0.1, 1.9, 1.1, 0.2])]
+)
 def test_camera_info_round_trip(messages: Messages, sent: Callable[[Any], Any], distortion: FloatArray | None) -> None:
     camera = CameraModel(K, 1600, 900, distortion)
     found = camera_model_of(
@@ -122,11 +153,27 @@ def test_uncalibrated_camera_is_refused(messages: Messages) -> None:
         camera_model_of(messages.CameraInfo(width=1600, height=900), source="cam_front")
 
 
-def test_other_distortion_model_is_refused(messages: Messages) -> None:
+@pytest.mark.parametrize(
+    ("model", "coefficients"),
+    [("equidistant", np.full(4, 0.1)), ("rational_polynomial", np.full(5, 0.1)), ("plumb_bob", np.full(5, np.nan))],
+)
+def test_other_distortion_is_refused_with_the_fix(messages: Messages, model: str, coefficients: FloatArray) -> None:
     message = camera_info_message(messages, CameraModel(K, 1600, 900), stamp=0, frame_id="cam_front")
-    message.distortion_model, message.d = "rational_polynomial", messages.doubles(np.full(8, 0.1))
-    with pytest.raises(ConversionError, match="'rational_polynomial' with 8 coefficients"):
+    message.distortion_model, message.d = model, messages.doubles(coefficients)
+    count = len(coefficients)
+    with pytest.raises(ConversionError, match=f"'{model}' with {count} coefficients.*set rectified: true"):
         camera_model_of(message, source="cam_front")
+
+
+@pytest.mark.parametrize("field", ["r", "p"])
+def test_images_rectified_for_a_stereo_pair_are_refused(messages: Messages, field: str) -> None:
+    message = camera_info_message(messages, CameraModel(K, 1600, 900), stamp=0, frame_id="cam_front")
+    values = np.array(getattr(message, field), dtype=np.float64)
+    values[3] = 0.1
+    setattr(message, field, values)
+    camera_model_of(message, source="cam_front")
+    with pytest.raises(ConversionError, match="cam_front: the images are rectified for a stereo pair"):
+        camera_model_of(message, source="cam_front", rectified=True)
 
 
 def test_binned_camera_is_refused(messages: Messages) -> None:

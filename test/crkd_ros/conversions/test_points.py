@@ -95,37 +95,6 @@ def test_rows_with_padding_are_read(messages: Messages, sent: Callable[[Any], An
     np.testing.assert_array_equal(lidar_points_of(sent(message), source="lidar_top"), points)
 
 
-def test_small_integers_in_float_columns_are_accepted(messages: Messages, sent: Callable[[Any], Any]) -> None:
-    as_floats = np.dtype([(name, "<f4") for name in RADAR_DTYPE.names])
-    points = np.full(3, 7, dtype=as_floats)
-    found = radar_points_of(sent(point_cloud_message(messages, points, stamp=0, frame_id="r")), source="radar_front")
-    assert found.dtype == RADAR_DTYPE
-    assert found["dyn_prop"].tolist() == [7, 7, 7]
-
-
-@pytest.mark.parametrize("value", [1.5, 300.0, np.nan])
-def test_values_a_column_cannot_hold_are_refused(messages: Messages, value: float) -> None:
-    as_floats = np.dtype([(name, "<f4") for name in RADAR_DTYPE.names])
-    points = np.ones(3, dtype=as_floats)
-    points["dyn_prop"][1] = value
-    with pytest.raises(ConversionError, match="radar_front: field 'dyn_prop' holds values that int8"):
-        radar_points_of(point_cloud_message(messages, points, stamp=0, frame_id="r"), source="radar_front")
-
-
-def test_missing_column_is_named_with_those_found(messages: Messages) -> None:
-    names = [name for name in RADAR_DTYPE.names if name != "vx_comp"]
-    without = np.dtype([(name, RADAR_DTYPE[name]) for name in names])
-    with pytest.raises(
-        ConversionError, match=r"radar_front: field 'vx_comp' missing \(found x, y, z, dyn_prop, id, rcs"
-    ):
-        radar_points_of(cloud_with(messages, without), source="radar_front")
-
-
-def test_empty_cloud_without_fields_is_no_points(messages: Messages, sent: Callable[[Any], Any]) -> None:
-    found = radar_points_of(sent(messages.PointCloud2(height=1, width=0)), source="radar_front")
-    assert (len(found), found.dtype) == (0, RADAR_DTYPE)
-
-
 def test_truncated_cloud_is_refused(messages: Messages) -> None:
     message = cloud_with(messages, RADAR_DTYPE)
     message.data = messages.octets(bytes(100))
