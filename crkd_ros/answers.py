@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from crkd_core.data.images import decoded
 from crkd_core.runtime.assembler import AssembledFrame, FrameState
 from crkd_core.runtime.checkpoint import read_sidecar
 from crkd_core.runtime.detector import Detector
-from crkd_core.types import Boxes3D, CameraImage, Detections, Manifest, SensorFrame
-from crkd_ros.conversions import ConversionError, Messages
+from crkd_core.runtime.tracker import Tracker
+from crkd_core.types import Boxes3D, CameraImage, Detections, FloatArray, Manifest, SensorFrame
+from crkd_ros.conversions import ConversionError, Messages, marker_array
+from crkd_ros.conversions.detections import detection_array, velocity_cloud
 from crkd_ros.parameters import DetectorParameters
 
 OUTPUT_TYPES = {
@@ -60,10 +62,17 @@ class FrameReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 @dataclass(frozen=True)
 class Answer:
-    """Detections of one frame (none when STALE) and how they came about."""
+    """Detections of one frame (none when STALE) and how they came about.
+
+    Attributes:
+        detections: what was found.
+        report: what it was made of.
+        ids: the number of each detection's object; empty without a tracker.
+    """
 
     detections: Detections
     report: FrameReport
+    ids: tuple[int, ...] = ()
 
 
 def shipped_checkpoint() -> Path:
@@ -94,7 +103,8 @@ def answer(
     assembled: AssembledFrame,
     *,
     frame_id: str,
-    score_threshold: float = 0.0,
+    min_scores: FloatArray | None = None,
+    tracker: Tracker | None = None,
     strict: bool = False,
 ) -> Answer:
     """Run the detector on an assembled frame.
@@ -105,15 +115,18 @@ def answer(
         detect: the detector.
         assembled: a frame, or a STALE one without measurements.
         frame_id: frame of an empty result.
-        score_threshold: detections below it are left out.
+        min_scores: (10,) by label, detections below it are left out; None: all are kept.
+        tracker: gives what is left the numbers of objects; None: there are none.
         strict: raise instead of going on without a damaged image.
 
     Raises:
         DataError: with ``strict``, an image that cannot be decoded; the message names the frame.
     """
     frame, state, reasons = assembled.frame, assembled.state, assembled.reasons
+    ids: tuple[int, ...] = ()
     found = Detections(Boxes3D.empty(), np.zeros(0), np.zeros(0, dtype=np.int64), frame_id, assembled.stamp)
     if frame is not None:
+        T_world_from_base = frame.T_world_from_base
         try:
             found = detect(frame)
         except DataError as error:
@@ -126,7 +139,11 @@ def answer(
             state = FrameState.DEGRADED if frame is not None else FrameState.STALE
             if frame is not None:
                 found = detect(frame)
-        found = replace(found.filtered(found.scores >= score_threshold), frame_id=frame_id)
+        if min_scores is not None:
+            found = found.filtered(found.scores >= min_scores[found.labels])
+        found = replace(found, frame_id=frame_id)
+        if tracker is not None:
+            ids = tracker.update(found, T_world_from_base)
     manifest = frame.manifest if frame is not None else Manifest(assembled.stamp, {}, "")
     report = FrameReport(
         stamp=assembled.stamp,
@@ -137,7 +154,7 @@ def answer(
         poses=pose_digest(frame) if frame is not None else "",
         detections=len(found),
     )
-    return Answer(found, report)
+    return Answer(found, report, ids)
 
 
 def without_damaged_images(frame: SensorFrame) -> tuple[SensorFrame | None, tuple[str, ...]]:
@@ -165,6 +182,24 @@ def pose_digest(frame: SensorFrame) -> str:
         for sweep in sweeps:
             digest.update(sweep.T_world_from_base.tobytes())
     return digest.hexdigest()[:16]
+
+
+def output_messages(messages: Messages, found: Answer, *, wanted: Container[str]) -> Iterator[tuple[str, Any]]:
+    """What is published about a frame, in this order: whoever has its detections can expect to have the rest.
+
+    Args:
+        messages: the kind to make.
+        found: the answer.
+        wanted: the keys of ``OUTPUT_TYPES`` that are asked for; nothing is computed for the others.
+    """
+    if "manifest_topic" in wanted:
+        yield "manifest_topic", report_message(messages, found.report)
+    if "markers_topic" in wanted:
+        yield "markers_topic", marker_array(messages, found.detections, ids=found.ids)
+    if "velocities_topic" in wanted:
+        yield "velocities_topic", velocity_cloud(messages, found.detections)
+    if "detections_topic" in wanted:
+        yield "detections_topic", detection_array(messages, found.detections, ids=[str(i) for i in found.ids])
 
 
 def report_message(messages: Messages, report: FrameReport) -> Any:

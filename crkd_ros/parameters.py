@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import yaml
 from crkd_core.config import recipe_folder
 from crkd_core.geometry.transforms import transform
 from crkd_core.runtime.rig import AssemblerConfig
-from crkd_core.types import FloatArray
+from crkd_core.runtime.tracker import Tracker, TrackerConfig
+from crkd_core.types import DETECTION_CLASSES, FloatArray
 from crkd_ros.specs import SPECS, ParameterError, Value, specs_for
 
 REPLAY_DEADLINE = 500_000_000
@@ -70,6 +71,25 @@ class DetectorParameters:
     def nanoseconds(self, name: str) -> int:
         """A parameter in milliseconds, as ns."""
         return round(self.number(name) * 1e6)
+
+    def min_scores(self) -> FloatArray:
+        """(10,) by label: the least score that is published; infinite where the class is not wanted."""
+        least = self.number("score_threshold")
+        wanted = self.values["classes"]
+        assert isinstance(wanted, list)
+        scores = {name: max(least, self.number(f"class_threshold.{name}")) for name in wanted}
+        return np.array([scores.get(name, np.inf) for name in DETECTION_CLASSES])
+
+    def changed(self, values: Mapping[str, Value]) -> DetectorParameters:
+        """With other values of parameters that may change while the node runs."""
+        return replace(self, values={**self.values, **values})
+
+    def tracker(self) -> Tracker | None:
+        """What gives objects their numbers, if that is wanted."""
+        if not self.flag("tracker.enabled"):
+            return None
+        reach = np.array([self.number(f"tracker.max_distance.{name}") for name in DETECTION_CLASSES])
+        return Tracker(TrackerConfig(reach, self.nanoseconds("tracker.max_age_ms")))
 
     @property
     def trigger(self) -> str | None:

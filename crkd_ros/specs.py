@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from crkd_core.cli import UserError
+from crkd_core.runtime.tracker import MAX_DISTANCES
+from crkd_core.types import DETECTION_CLASSES
 
 Value = bool | int | float | str | list[str]
 
@@ -36,7 +38,7 @@ class Spec:
 
     Attributes:
         range: inclusive bounds of a number.
-        choices: allowed strings.
+        choices: allowed strings; of a list, of which at least one is expected.
         changeable: whether it may be set while the node runs.
     """
 
@@ -55,9 +57,12 @@ class Spec:
         """
         if isinstance(self.default, float) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        is_list = isinstance(self.default, list) and isinstance(value, (list, tuple))
-        if is_list and all(isinstance(v, str) for v in value):
-            return [v for v in value if v]
+        if (
+            isinstance(self.default, list)
+            and isinstance(value, (list, tuple))
+            and all(isinstance(v, str) for v in value)
+        ):
+            return self._checked_list([v for v in value if v])
         if type(value) is not type(self.default) or isinstance(value, list):
             raise ParameterError(
                 f"parameter {self.name}: expected {_type_name(self.default)}, got {value!r} ({type(value).__name__})"
@@ -67,6 +72,13 @@ class Spec:
         if self.range is not None and isinstance(value, (int, float)) and not self.range[0] <= value <= self.range[1]:
             raise ParameterError(f"parameter {self.name}: expected {self.range[0]:g}..{self.range[1]:g}, got {value:g}")
         return value
+
+    def _checked_list(self, values: list[str]) -> list[str]:
+        wrong = [value for value in values if value not in (self.choices or values)]
+        if wrong or (self.choices and not values):
+            got = f"'{wrong[0]}'" if wrong else "none"
+            raise ParameterError(f"parameter {self.name}: expected some of {', '.join(self.choices or ())}, got {got}")
+        return values
 
 
 def _type_name(value: Value) -> str:
@@ -87,12 +99,40 @@ SPECS: tuple[Spec, ...] = (
         range=(-1.0, 1.0),
         changeable=True,
     ),
+    *(
+        Spec(
+            f"class_threshold.{name}",
+            0.0,
+            f"as score_threshold, for {name.replace('_', ' ')}s; the higher of the two counts",
+            range=(0.0, 1.0),
+            changeable=True,
+        )
+        for name in DETECTION_CLASSES
+    ),
+    Spec("classes", list(DETECTION_CLASSES), "published classes", choices=DETECTION_CLASSES, changeable=True),
+    Spec("tracker.enabled", False, "whether objects get numbers that last, in Detection3D.id"),
+    Spec("tracker.max_age_ms", 500.0, "an object not seen for longer is given up", range=(0.0, 60000.0)),
+    *(
+        Spec(
+            f"tracker.max_distance.{name}",
+            distance,
+            "how far a detection may be from where its object is expected, m",
+            range=(0.0, 100.0),
+        )
+        for name, distance in MAX_DISTANCES.items()
+    ),
     Spec("autostart", True, "configure and activate at once, without a lifecycle manager"),
     Spec(
         "drop_frames",
         True,
         "true (live): the newest frame wins, others are dropped and counted; false (replay): "
         "reliable inputs, every frame is processed, waiting times are measured in message time",
+    ),
+    Spec(
+        "replay_queue",
+        16,
+        "with drop_frames: false, frames that may wait for the detector; more are left to the middleware",
+        range=(1, 1000),
     ),
     Spec("base_frame", "base_link", "vehicle frame; detections are in it"),
     Spec("world_frame", "map", "fixed frame in which the vehicle moves: map or odom"),
@@ -157,6 +197,21 @@ SPECS: tuple[Spec, ...] = (
     Spec("markers_topic", "detection_markers", "visualization_msgs/MarkerArray"),
     Spec("manifest_topic", "detections/manifest", "std_msgs/String, JSON: what each answer was made of"),
     Spec("labels_topic", "detections/labels", "vision_msgs/LabelInfo, latched: class names"),
+    Spec(
+        "vision_info_topic", "detections/vision_info", "vision_msgs/VisionInfo, latched: the recipe, its labels' topic"
+    ),
+    Spec(
+        "timing_topic",
+        "detections/timing",
+        "std_msgs/Float64, milliseconds a frame, on a topic below it for each stage (timing/network, ...)",
+    ),
+    Spec(
+        "mosaic_topic",
+        "detections/mosaic/compressed",
+        "sensor_msgs/CompressedImage (JPEG): all cameras, with boxes; drawn beside the detector",
+    ),
+    Spec("mosaic_width", 1280, "of the mosaic, pixels", range=(160, 7680)),
+    Spec("mosaic_rate", 5.0, "pictures a second, at most; frames in between are not drawn", range=(0.1, 100.0)),
     Spec("diagnostics_period", 1.0, "seconds between two messages on /diagnostics", range=(0.1, 60.0)),
 )
 

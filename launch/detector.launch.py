@@ -45,6 +45,9 @@ PARAMETERS = {
     "markers_topic": "visualization_msgs/MarkerArray",
     "manifest_topic": "what each answer was made of",
     "labels_topic": "class names, latched",
+    "vision_info_topic": "vision_msgs/VisionInfo, latched",
+    "timing_topic": "milliseconds a frame, on a topic for each stage",
+    "mosaic_topic": "all cameras, with boxes",
 }
 # Topics of a whole group of sensors; {} stands for the sensor's name. Each is a parameter of every sensor of the group.
 PATTERNS = {

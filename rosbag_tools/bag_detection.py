@@ -18,9 +18,10 @@ from tqdm import tqdm
 from crkd_core.data.errors import DataError
 from crkd_core.runtime.assembler import AssembledFrame
 from crkd_core.runtime.detector import Detector, Submitted
+from crkd_core.runtime.tracker import Tracker
+from crkd_core.types import FloatArray
 from crkd_ros import topics
-from crkd_ros.answers import OUTPUT_TYPES, Answer, Detect, answer, make_detector, report_message
-from crkd_ros.conversions import detection_messages, marker_array
+from crkd_ros.answers import OUTPUT_TYPES, Answer, Detect, answer, make_detector, output_messages
 from crkd_ros.parameters import DetectorParameters
 from crkd_ros.pipeline import FramePipeline, absolute
 from rosbag_tools.bags import Bag, BagError, BagWriter, check_can_write, new_bag, open_bag
@@ -115,7 +116,6 @@ def detect_bag(
     """
     check_can_write(Path(out), overwrite=overwrite)
     summary, started = DetectSummary(), time.perf_counter()
-    base, threshold = parameters.text("base_frame"), parameters.number("score_threshold")
     sweeps = detector.recipe.live_sweeps
     with open_bag(bag_path) as bag, new_bag(out, overwrite=overwrite) as writer:
         names = _announce(writer, parameters)
@@ -128,7 +128,12 @@ def detect_bag(
         with read_ahead(frames, depth=READ_AHEAD) as ready, ThreadPoolExecutor(1) as behind:
             writing: deque[Future[None]] = deque()
             for found, timings in answers(
-                detector, ready, frame_id=base, score_threshold=threshold, strict=not keep_going
+                detector,
+                ready,
+                frame_id=parameters.text("base_frame"),
+                min_scores=parameters.min_scores(),
+                tracker=parameters.tracker(),
+                strict=not keep_going,
             ):
                 _count(summary, found, timings)
                 writing.append(behind.submit(_write, writer, names, found))
@@ -147,7 +152,8 @@ def answers(
     frames: Iterable[AssembledFrame],
     *,
     frame_id: str,
-    score_threshold: float = 0.0,
+    min_scores: FloatArray | None = None,
+    tracker: Tracker | None = None,
     strict: bool = False,
 ) -> Iterator[tuple[Answer, dict[str, float]]]:
     """Answers to frames, each with the detector's timings; a GPU computes one while the next one is prepared.
@@ -156,7 +162,8 @@ def answers(
         detector: what to run.
         frames: in order.
         frame_id: see ``answer``.
-        score_threshold: see ``answer``.
+        min_scores: see ``answer``.
+        tracker: see ``answer``.
         strict: see ``answer``.
 
     Raises:
@@ -164,7 +171,7 @@ def answers(
     """
 
     def answered(assembled: AssembledFrame, detect: Detect) -> tuple[Answer, dict[str, float]]:
-        found = answer(detect, assembled, frame_id=frame_id, score_threshold=score_threshold, strict=strict)
+        found = answer(detect, assembled, frame_id=frame_id, min_scores=min_scores, tracker=tracker, strict=strict)
         return found, detector.last_timings if assembled.frame is not None else {}
 
     under_way: tuple[AssembledFrame, Submitted] | None = None
@@ -269,12 +276,8 @@ def _announce(writer: BagWriter, parameters: DetectorParameters) -> Mapping[str,
 
 
 def _write(writer: BagWriter, names: Mapping[str, str], found: Answer) -> None:
-    messages, stamp = bag_messages(), found.detections.stamp
-    array, velocities = detection_messages(messages, found.detections)
-    writer.write(names["detections_topic"], stamp, array)
-    writer.write(names["velocities_topic"], stamp, velocities)
-    writer.write(names["markers_topic"], stamp, marker_array(messages, found.detections))
-    writer.write(names["manifest_topic"], stamp, report_message(messages, found.report))
+    for key, message in output_messages(bag_messages(), found, wanted=OUTPUT_TYPES):
+        writer.write(names[key], found.detections.stamp, message)
 
 
 def _count(summary: DetectSummary, found: Answer, timings: Mapping[str, float]) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from crkd_ros.parameters import DetectorParameters, from_values
-from crkd_ros.specs import SPECS, ParameterError, Spec, camera_specs, radar_specs
+from crkd_ros.specs import SPECS, ParameterError, Spec, Value, camera_specs, radar_specs
 
 BUILT_IN = ("use_sim_time", "start_type_description_service", "qos_overrides")
 
@@ -38,16 +38,18 @@ def declared_parameters(node: Node) -> DetectorParameters:
     return from_values({**values, **unknown}, source=f"node {node.get_name()}")
 
 
+def changed_values(parameters: list[Parameter[Any]]) -> dict[str, Value]:
+    """The values of those parameters that may change while the node runs."""
+    specs = {spec.name: spec for spec in SPECS if spec.changeable}
+    return {p.name: specs[p.name].checked(p.value) for p in parameters if p.name in specs}
+
+
 def check_changes(parameters: list[Parameter[Any]]) -> SetParametersResult:
     """Whether parameters may be set to these values while the node runs, and why not."""
-    specs = {spec.name: spec for spec in SPECS if spec.changeable}
-    for parameter in parameters:
-        if parameter.name not in specs:
-            continue  # the read-only ones are refused by rclpy itself
-        try:
-            specs[parameter.name].checked(parameter.value)
-        except ParameterError as error:
-            return SetParametersResult(successful=False, reason=str(error))
+    try:
+        changed_values(parameters)  # the read-only ones are refused by rclpy itself
+    except ParameterError as error:
+        return SetParametersResult(successful=False, reason=str(error))
     return SetParametersResult(successful=True)
 
 
@@ -64,13 +66,16 @@ def _declare(node: Node, specs: tuple[Spec, ...]) -> None:
 
 
 def _descriptor(spec: Spec) -> ParameterDescriptor:
-    number = isinstance(spec.default, float)
+    several = "some" if isinstance(spec.default, list) else "one"
     descriptor = ParameterDescriptor(
         description=spec.description,
         read_only=not spec.changeable,
-        additional_constraints="" if spec.choices is None else f"one of {', '.join(spec.choices)}",
-        dynamic_typing=number,  # 100 for 100.0 is no mistake
+        additional_constraints="" if spec.choices is None else f"{several} of {', '.join(spec.choices)}",
+        dynamic_typing=isinstance(spec.default, float),  # 100 for 100.0 is no mistake
     )
-    if number and spec.range is not None:
+    if spec.range is not None and isinstance(spec.default, float):
         descriptor.floating_point_range = [FloatingPointRange(from_value=spec.range[0], to_value=spec.range[1])]
+    elif spec.range is not None:
+        low, high = (int(limit) for limit in spec.range)
+        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
     return descriptor

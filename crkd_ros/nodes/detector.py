@@ -273,7 +273,7 @@ class DetectorNode(LifecycleNode):
         assert self._detector is not None
         taken, frame_id = time.perf_counter(), self._config.text("base_frame")
         try:
-            found = answer(self._detector, job.assembled, frame_id=frame_id, score_threshold=self._threshold())
+            found = answer(self._detector, job.assembled, frame_id=frame_id, min_scores=self._config.min_scores())
         except Exception as error:
             # Whoever waits for the answer to this frame gets an empty one; the log gets the error.
             reason = f"detector: {type(error).__name__}: {error}"

@@ -13,8 +13,9 @@ from crkd_core.data.errors import DataError
 from crkd_core.data.images import decoded
 from crkd_core.runtime.assembler import AssembledFrame, FrameState
 from crkd_core.types import Boxes3D, Detections, SensorFrame
-from crkd_ros.answers import answer, report_message, report_of
+from crkd_ros.answers import OUTPUT_TYPES, answer, output_messages, report_message, report_of
 from crkd_ros.conversions import ConversionError
+from crkd_ros.parameters import from_values
 from rosbag_tools.typestore import bag_messages
 
 
@@ -53,9 +54,51 @@ def test_stale_frame_gives_an_empty_stamped_result_without_running_the_detector(
     assert (found.report.state, found.report.reasons) == ("STALE", ("pose: unknown",))
 
 
-def test_score_threshold_applies():
-    found = answer(detect, assembled(micro_frame(0).frame), frame_id="base_link", score_threshold=0.5)
-    assert found.detections.scores.tolist() == [0.9]
+@pytest.mark.parametrize(
+    ("values", "scores"),
+    [
+        ({}, [0.9, 0.3]),
+        ({"score_threshold": 0.5}, [0.9]),
+        ({"class_threshold.car": 0.95}, [0.3]),
+        ({"score_threshold": 0.5, "class_threshold.pedestrian": 0.2}, [0.9]),
+        ({"classes": ["pedestrian", "bus"]}, [0.3]),
+    ],
+)
+def test_only_wanted_classes_with_enough_score_are_left(values: dict[str, object], scores: list[float]):
+    least = from_values(values).min_scores()
+    found = answer(detect, assembled(micro_frame(0).frame), frame_id="base_link", min_scores=least)
+    assert found.detections.scores.tolist() == scores
+    assert found.report.detections == len(scores)
+
+
+def test_objects_keep_their_numbers_in_detections_and_markers():
+    tracker = from_values({"tracker.enabled": True}).tracker()
+    frames = [replace(micro_frame(0).frame, stamp=stamp) for stamp in (10, 20)]
+    first, second = (answer(detect, assembled(frame), frame_id="base_link", tracker=tracker) for frame in frames)
+    assert first.ids == second.ids == (1, 2)
+    made = dict(output_messages(bag_messages(), second, wanted=OUTPUT_TYPES))
+    assert [detection.id for detection in made["detections_topic"].detections] == ["1", "2"]
+    assert {marker.id for marker in made["markers_topic"].markers if marker.ns == "boxes"} == {1, 2}
+
+
+def test_without_a_tracker_no_object_has_a_number():
+    assert from_values({}).tracker() is None
+    found = answer(detect, assembled(micro_frame(0).frame), frame_id="base_link")
+    made = dict(output_messages(bag_messages(), found, wanted=OUTPUT_TYPES))
+    assert [detection.id for detection in made["detections_topic"].detections] == ["", ""]
+
+
+@pytest.mark.parametrize("wanted", OUTPUT_TYPES)
+def test_only_the_messages_that_are_wanted_are_made(wanted: str, monkeypatch: pytest.MonkeyPatch):
+    made: list[str] = []
+    makers = ("report_message", "marker_array", "velocity_cloud", "detection_array")
+    for name in makers:
+        monkeypatch.setattr(f"crkd_ros.answers.{name}", lambda *_, name=name, **__: made.append(name))
+    found = answer(detect, assembled(micro_frame(0).frame), frame_id="base_link")
+    assert [key for key, _ in output_messages(bag_messages(), found, wanted={wanted})] == [wanted]
+    assert len(made) == 1
+    assert list(output_messages(bag_messages(), found, wanted=())) == []
+    assert len(made) == 1
 
 
 def test_damaged_image_is_left_out_and_the_frame_degraded():

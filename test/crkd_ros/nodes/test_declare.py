@@ -56,7 +56,7 @@ def test_every_parameter_is_described_and_read_only_unless_it_may_change(make: C
         assert descriptor.description == spec.description
         assert descriptor.read_only is not spec.changeable
         if spec.range is not None:
-            [limits] = descriptor.floating_point_range
+            [limits] = [*descriptor.floating_point_range, *descriptor.integer_range]
             assert (limits.from_value, limits.to_value) == spec.range
 
 
@@ -75,7 +75,7 @@ def test_wrong_override_is_refused(make: Callable[..., Node], values: dict[str, 
         declared_parameters(node)
 
 
-def test_score_threshold_may_change_within_its_range_and_the_device_may_not(make: Callable[..., Node]):
+def test_thresholds_and_classes_may_change_within_their_limits_and_the_device_may_not(make: Callable[..., Node]):
     node = make()
     declared_parameters(node)
     node.add_on_set_parameters_callback(check_changes)
@@ -89,4 +89,10 @@ def test_score_threshold_may_change_within_its_range_and_the_device_may_not(make
     assert not set_one("score_threshold", 1.5)
     assert not set_one("score_threshold", "high")
     assert not set_one("device", "cuda")
+    assert set_one("class_threshold.car", 0.3)
+    assert not set_one("class_threshold.car", -0.3)
+    assert set_one("classes", ["car", "bus"])
+    assert not set_one("classes", ["car", "cow"])
+    assert not set_one("classes", [""])
+    assert node.get_parameter("classes").value == ["car", "bus"]
     assert node.get_parameter("score_threshold").value == 1

@@ -18,9 +18,9 @@ from crkd_ros import topics
 from crkd_ros.answers import FrameReport, make_detector, report_of
 from crkd_ros.conversions import detections_of
 from crkd_ros.parameters import load_parameters
+from rosbag_tools.bag_detection import detect_bag
 from rosbag_tools.bags import open_bag
 from rosbag_tools.children import Child, Children, graph_environment
-from rosbag_tools.bag_detection import detect_bag
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 
