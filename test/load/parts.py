@@ -1,0 +1,20 @@
+"""Names of the parts whose CPU time is told apart."""
+
+TAKE = "take and deserialise"
+CALLBACKS = "callbacks"
+CONVERSION = "conversion of messages"
+ASSEMBLER = "assembler"
+POSES = "poses and mountings"
+DIAGNOSTICS = "diagnostics"
+NULL = "null detector"
+ANSWER = "answer and report"
+MESSAGES = "messages of the answer"
+PUBLISH = "publish"
+MATCHING = "matching"
+MATCHED = "handing a match over"
+
+IN_MAIN_THREAD = (TAKE, CALLBACKS, CONVERSION, ASSEMBLER, POSES, DIAGNOSTICS, MATCHING, MATCHED)
+"""The rest of the main thread is the executor's: waiting, choosing and calling."""
+EXECUTOR = "executor"
+MIDDLEWARE = "middleware's threads"
+REST = "other threads of Python"
