@@ -71,7 +71,8 @@ class FrameAssembler:
         Args:
             config: what to wait for.
             rig: asked for calibration and poses whenever a frame may be complete.
-            on_jump: called with the stamp from which time began anew, once per jump.
+            on_jump: called with the stamp from which time began anew. One jump may show itself more than once: on the
+                caller's clock and in stamps, and in a replay again with every message of the old time that comes late.
         """
         self.config = config
         self.counts: Counter[str] = Counter()
@@ -88,7 +89,6 @@ class FrameAssembler:
         self._now: int | None = None
         self._given_up: set[str] = set()  # context that a replay no longer waits for
         self._reported_silence = 0
-        self._reported_jump: int | None = None
         self._stragglers: tuple[int, int] | None = None  # after a jump: drop stamps beyond, until (caller's clock)
 
     # ----------------------------------------------------------------------------------------------------- events
@@ -171,8 +171,7 @@ class FrameAssembler:
         if self._now is not None and now < self._now - self.config.jump:
             # The caller's clock itself jumped back (simulated time of a looping bag): nothing held makes sense.
             self.reset()
-            self._reported_jump = None  # told on the clock that jumped: a loop's second jump is not the first again
-            self._notice(0, now)
+            self._notice(now)
         self._now = now
         if self._started is None and now > 0:  # a simulated clock says 0 until its first message
             self._started = now
@@ -203,14 +202,9 @@ class FrameAssembler:
         if self._last_trigger is not None and self._last_trigger[0] > limit:
             self._last_trigger = None
             self._started = now
-        self._notice(stamp, now)
+        self._notice(stamp)
 
-    def _notice(self, stamp: int, now: int) -> None:
-        # Stragglers of the old time make the same jump visible again and again: one notice for all of them.
-        known = self._reported_jump
-        self._reported_jump = now
-        if known is not None and abs(now - known) < 2 * SECOND:
-            return
+    def _notice(self, stamp: int) -> None:
         self.counts["jump"] += 1
         if self._on_jump is not None:
             self._on_jump(stamp)
