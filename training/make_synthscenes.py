@@ -23,7 +23,7 @@ from crkd_core.data.synthscenes.conditions import ConditionShares
 from crkd_core.data.synthscenes.config import EVALUATION_SEEDS, SIMULATOR_VERSION, SynthConfig
 from crkd_core.data.synthscenes.frames import frame_at, keyframe_stamps
 from crkd_core.data.synthscenes.rigs import with_rig
-from crkd_core.data.synthscenes.shards import Shard, parse_shard, shard_of_environment
+from crkd_core.data.synthscenes.shards import Shard, parse_seeds, parse_shard, shard_of_environment
 from crkd_core.data.synthscenes.world import make_drive
 from crkd_core.data.synthscenes.writer import split_of, write_nuscenes
 
@@ -89,17 +89,6 @@ def _config(args: argparse.Namespace) -> SynthConfig:
     return config if args.rig is None else with_rig(config, args.rig)
 
 
-def _seeds(words: list[str]) -> list[int]:
-    try:
-        ranges = [(word.partition(":")[0], word.partition(":")[2]) for word in words]
-        seeds = [k for first, last in ranges for k in (range(int(first), int(last)) if last else [int(first)])]
-    except ValueError:
-        raise cli.UserError(f"--seeds: expected numbers or ranges such as 0:400, got '{' '.join(words)}'") from None
-    if not seeds:
-        raise cli.UserError(f"--seeds: expected at least one, got {' '.join(words)}")
-    return seeds
-
-
 def _measure(config: SynthConfig, seeds: list[int], count: int) -> None:
     """Print key frames per second of CPU time of this process, without and with a LiDAR revolution."""
     if count < 1:
@@ -159,7 +148,7 @@ def _write(args: argparse.Namespace, config: SynthConfig, seeds: list[int], shar
 def main() -> int:
     """Write the data set and say where it is, or measure."""
     args = _arguments()
-    config, seeds = _config(args), _seeds(args.seeds)
+    config, seeds = _config(args), parse_seeds(args.seeds)
     if (args.out is None) == (args.measure is None):
         raise cli.UserError("name either --out DIR to write a data set or --measure N to write none")
     if args.measure is not None:

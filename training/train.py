@@ -3,9 +3,12 @@
 
     training/train.py student_tiny --synthscenes 4000 --out runs/tiny
     training/train.py student_r50 --dataroot DATA --version v1.0-trainval --split train --out runs/student_r50
+    training/train.py student_study --frames FOLDER --out runs/student_study    # of training/pack_synthscenes.py
 
 Writes into --out: the checkpoint `model/`, the resume state `last.ckpt`, logs for TensorBoard and CSV, `run.json` (what
-ran) and, with --evaluate-scenes, `results.json` (nuScenes result format); the figures go into `model/model.json`.
+ran) and, with --evaluate-scenes, `results.json` (nuScenes result format); the figures go into `model/model.json`. With
+--evaluate-every, the averaged weights are scored on the way, too: `best/` is the best checkpoint by NDS,
+`evaluations.csv` lists the figures. Loss curves are the same with and without.
 """
 
 from __future__ import annotations
@@ -27,14 +30,20 @@ from crkd_core.cli import ArgumentParser, UserError, finite, run
 from crkd_core.config import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
 from crkd_core.data.dataset import FrameSource, TrainingSet
 from crkd_core.data.frames import NuScenesFrames
+from crkd_core.data.packed import PackedFrames
 from crkd_core.data.simulated import prerendered, simulated_keys
 from crkd_core.data.synthscenes.config import SynthConfig, check_training_seeds
 from crkd_core.distillation.distiller import Distiller
 from crkd_core.runtime.checkpoint import save_checkpoint
-from crkd_core.runtime.detector import Detector
+from crkd_core.training.ceiling import ceiling
+from crkd_core.training.ground_truth import MissingExtraError, require_devkit
 from crkd_core.training.loop import RESUME_FILE, TrainingOptions, samples_per_step, steps_done, train
+from crkd_core.training.metrics import Metrics
 from crkd_core.training.nuscenes_data import Prepared, nuscenes_frames, objects_to_paste
 from crkd_core.training.processes import processes, wait_for_all
+from crkd_core.training.report import metrics_table
+from crkd_core.training.scoring import BestCheckpoint, ScoredFrames
+from crkd_core.training.submission import used_sensors, write_submission
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -56,6 +65,7 @@ def options(description: str) -> ArgumentParser:
     data.add_argument("--prepared", type=Path, metavar="DIR", help="what training/prepare.py has made of --dataroot")
     data.add_argument("--image-cache", action="store_true", help="train on the smaller images in --prepared")
     data.add_argument("--synthscenes", type=int, default=0, metavar="N", help="simulate N drives, seeds 0..N-1")
+    data.add_argument("--frames", type=Path, metavar="FOLDER", help="simulated frames of training/pack_synthscenes.py")
     data.add_argument(
         "--frames-per-drive", type=int, default=4, help="key frames of each simulated drive (default: %(default)s)"
     )
@@ -65,9 +75,14 @@ def options(description: str) -> ArgumentParser:
     data.add_argument(
         "--no-augment", action="store_true", help="no augmentation; samples are kept in memory (small sets)"
     )
-    test = parser.add_argument_group("evaluation when done")
+    test = parser.add_argument_group("evaluation when done, and on the way")
     test.add_argument("--evaluate-scenes", nargs="*", help="scenes of --dataroot to detect and score (named none: all)")
     test.add_argument("--evaluate-root", type=Path, help="another data set (default: --dataroot)")
+    test.add_argument("--evaluate-version", help="its version folder (default: --version)")
+    test.add_argument(
+        "--evaluate-every", type=int, default=0, metavar="STEPS",
+        help="also on the way; the best checkpoint by NDS is kept in <out>/best",
+    )  # fmt: skip
     work = parser.add_argument_group("how to run")
     work.add_argument("--seed", type=int, default=0)
     work.add_argument("--workers", type=int, default=2, help="data loading processes (default: %(default)s)")
@@ -135,18 +150,29 @@ def train_and_evaluate(
     if group.first:
         (args.out / "run.json").write_text(json.dumps({**provenance, "recipe": recipe_to_dict(recipe)}, indent=1))
     started = time.time()
-    model = train(recipe, samples, training_options(args, resume=resume), distiller=distiller, start=start)
-    provenance["minutes"] = round((time.time() - started) / 60, 2)
-    provenance["steps"] = steps_done(args.out)
+    scored = scored_frames(args, recipe)
+    best = None
+    if args.evaluate_every and scored is not None:
+        best = BestCheckpoint(args.out, recipe, scored, provenance=provenance, half=args.half, say=print)
+    options = training_options(args, resume=resume)
+    model = train(recipe, samples, options, distiller=distiller, start=start, evaluate=best)
+    provenance = {
+        **provenance,
+        "minutes": round((time.time() - started) / 60, 2),
+        "steps": steps_done(args.out),
+    }
     folder = args.out / "model"
     if group.first:
         save_checkpoint(folder, model, recipe, provenance=provenance, half=args.half)
     say(f"checkpoint: {folder}")
-    if args.evaluate_scenes is not None:
+    if scored is not None:
         wait_for_all()
-        metrics = evaluated(args, Detector(folder), recipe)
+        metrics = evaluated(args, scored, recipe)
         if metrics is not None:
-            save_checkpoint(folder, model, recipe, metrics=metrics, provenance=provenance, half=args.half)
+            figures = {"mAP": metrics.official.mAP, "NDS": metrics.official.NDS}
+            save_checkpoint(folder, model, recipe, metrics=figures, provenance=provenance, half=args.half)
+            if best is not None:
+                best.offer(model, provenance["steps"], metrics)
     return 0
 
 
@@ -167,13 +193,14 @@ def training_options(args: argparse.Namespace, *, resume: bool) -> TrainingOptio
         max_minutes=args.max_minutes,
         progress=not args.no_progress,
         pretrained=args.pretrained,
+        evaluate_every=args.evaluate_every,
     )
 
 
 def check_options(args: argparse.Namespace, *, resume: bool) -> None:
     """Refuse options that cannot be, before anything is read or written."""
-    if bool(args.dataroot) == bool(args.synthscenes):
-        raise UserError("training data: name either --dataroot DIR or --synthscenes N")
+    if sum(map(bool, (args.dataroot, args.synthscenes, args.frames))) != 1:
+        raise UserError("training data: name one of --dataroot DIR, --synthscenes N and --frames FOLDER")
     if (args.prepared or args.image_cache) and not args.dataroot:
         raise UserError("--prepared and --image-cache belong to --dataroot; simulated images are small already")
     if args.save_every < 1 or args.log_every < 1:
@@ -183,6 +210,10 @@ def check_options(args: argparse.Namespace, *, resume: bool) -> None:
             "expected --synthscenes and --workers of 0 or more, --frames-per-drive of 1 or more, --image-width of 64 "
             f"or more; got {args.synthscenes}, {args.workers}, {args.frames_per_drive}, {args.image_width}"
         )
+    if args.evaluate_every < 0 or (args.evaluate_every and args.evaluate_scenes is None):
+        raise UserError("--evaluate-every: expected 1 or more, with --evaluate-scenes that say what is evaluated")
+    if args.evaluate_every:
+        require_devkit()
     if args.evaluate_scenes is not None and not (args.evaluate_root or args.dataroot):
         raise UserError("--evaluate-scenes: of which data set? name it with --evaluate-root DIR")
     if (args.out / RESUME_FILE).exists() and not resume:
@@ -220,6 +251,11 @@ def training_frames(args: argparse.Namespace, recipe: Recipe, teacher: Recipe | 
             prepared=prepared_data(args),
             smaller_images=args.image_cache,
         )
+    if args.frames:
+        packed = PackedFrames(args.frames)
+        check_training_seeds(packed.contents.seeds)
+        packed.check(recipe, lidar_sweeps=(teacher or recipe).lidar_sweeps)
+        return packed
     seeds = range(args.synthscenes)
     check_training_seeds(seeds)
     keys = simulated_keys(seeds, frames_per_drive=args.frames_per_drive)
@@ -251,33 +287,34 @@ def prepared_data(args: argparse.Namespace) -> Prepared | None:
     return None if args.prepared is None else Prepared(args.prepared, args.version)
 
 
-def evaluated(args: argparse.Namespace, detector: Detector, recipe: Recipe) -> dict[str, Any] | None:
+def scored_frames(args: argparse.Namespace, recipe: Recipe) -> ScoredFrames | None:
+    """What the run is evaluated on; None: nothing."""
+    if args.evaluate_scenes is None:
+        return None
+    root = args.evaluate_root or args.dataroot
+    return ScoredFrames(
+        nuscenes_frames(root, args.evaluate_version or args.version, recipe, scenes=args.evaluate_scenes)
+    )
+
+
+def evaluated(args: argparse.Namespace, scored: ScoredFrames, recipe: Recipe) -> Metrics | None:
     """Detect on the evaluation scenes, write results.json, and score it where nuscenes-devkit is installed.
 
     Every process detects its share; the first one scores, the others have None.
     """
-    from crkd_core.training.ceiling import ceiling
-    from crkd_core.training.detect import detect_samples
-    from crkd_core.training.evaluation import evaluate
-    from crkd_core.training.ground_truth import MissingExtraError, load_devkit, truth_from_nuscenes
-    from crkd_core.training.report import metrics_table
-    from crkd_core.training.submission import used_sensors, write_submission
-
-    root = args.evaluate_root or args.dataroot
-    frames = nuscenes_frames(root, args.version, recipe, scenes=args.evaluate_scenes)
-    results = detect_samples(detector, frames, progress=not args.no_progress)
+    results = scored.detected(args.out / "model", progress=not args.no_progress)
     if not processes().first:
         return None
     if any(results.values()):  # the official format wants at least one box
         write_submission(args.out / "results.json", results, tokens=list(results), **used_sensors(recipe))
     try:
-        truth = truth_from_nuscenes(load_devkit(root, args.version), list(results))
+        metrics = scored.metrics(results)
     except MissingExtraError as error:
         print(f"not scored: {error}", file=sys.stderr)
         return None
-    metrics = evaluate(results, truth)
-    print(metrics_table(metrics, ceiling=ceiling(truth, recipe, frames[0].frame.T_base_from_bev)))
-    return {"mAP": metrics.official.mAP, "NDS": metrics.official.NDS}
+    best = ceiling(scored.truth, recipe, scored.frames[0].frame.T_base_from_bev)
+    print(metrics_table(metrics, ceiling=best))
+    return metrics
 
 
 def provenance_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -299,6 +336,8 @@ def provenance_of(args: argparse.Namespace) -> dict[str, Any]:
     }
     if args.synthscenes:
         provenance["synthscenes"] = SynthConfig().config_hash()
+    if args.frames:
+        provenance["synthscenes"] = PackedFrames(args.frames).contents.synthscenes
     return provenance
 
 

@@ -7,7 +7,6 @@ would have read: see ``crkd_core.data.dataset``.
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +17,10 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from crkd_core.cli import UserError
 from crkd_core.config import Recipe, TrainConfig
 from crkd_core.data.dataset import TrainingBatch, TrainingSet, collate_training
 from crkd_core.data.sampling import StepSampler
@@ -31,6 +29,14 @@ from crkd_core.models.center_loss import center_loss
 from crkd_core.models.center_targets import center_targets
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.pretrained import load_pretrained
+from crkd_core.training.callbacks import (
+    AveragedWeights,
+    Evaluate,
+    EvaluationOnTheWay,
+    LossWatch,
+    ResumeState,
+    TrainingError,
+)
 from crkd_core.training.damage import DamagedSamples, lost_process
 from crkd_core.training.processes import processes, synchronise_norms
 from crkd_core.training.schedule import learning_rate_factor, optimizer
@@ -41,10 +47,6 @@ EMA_EVERY = 10
 """Steps between two updates of the averaged weights."""
 RESUME_FILE = "last.ckpt"
 """Name of the resume state in the folder of a run."""
-
-
-class TrainingError(UserError):
-    """Training cannot start or go on."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class TrainingOptions:
         max_minutes: stop early after this wall time; 0: no limit. A run that stops early can be resumed.
         progress: show a progress bar.
         pretrained: local file of ImageNet weights for the camera backbone, see ``models.pretrained``.
+        evaluate_every: steps between two evaluations on the way; 0: none.
     """
 
     out: Path
@@ -76,6 +79,7 @@ class TrainingOptions:
     max_minutes: float = 0.0
     progress: bool = True
     pretrained: Path | None = None
+    evaluate_every: int = 0
 
 
 class DetectionTraining(lightning.LightningModule):
@@ -166,68 +170,6 @@ class DetectionTraining(lightning.LightningModule):
         return batch.to(device, non_blocking=True)
 
 
-class LossWatch:
-    """Notices a loss that is not finite while the GPU goes on: each step reads the losses of the one before."""
-
-    def __init__(self) -> None:
-        self._last: tuple[torch.Tensor, torch.cuda.Event | None, list[str], int, tuple[str, ...]] | None = None
-
-    def check(self, losses: dict[str, torch.Tensor], *, step: int, tokens: tuple[str, ...]) -> None:
-        """Read the last losses and remember these.
-
-        Raises:
-            TrainingError: see ``read``.
-        """
-        self.read()
-        values, copied = torch.stack([loss.detach() for loss in losses.values()]), None
-        if values.is_cuda:
-            host = torch.empty(len(values), pin_memory=True)
-            values, copied = host.copy_(values, non_blocking=True), torch.cuda.Event()
-            copied.record()
-        self._last = values, copied, list(losses), step, tokens
-
-    def read(self) -> None:
-        """Look at the last losses.
-
-        Raises:
-            TrainingError: one is not finite; names it, its step and its samples.
-        """
-        if self._last is None:
-            return
-        values, copied, names, step, tokens = self._last
-        self._last = None
-        if copied is not None:
-            copied.synchronize()
-        bad = [name for name, value in zip(names, values.tolist(), strict=True) if not math.isfinite(value)]
-        if bad:
-            raise TrainingError(
-                f"step {step}: {', '.join(bad)} not finite on samples {', '.join(tokens)}; lower the learning rate or "
-                "use bf16"
-            )
-
-
-class ResumeState(Callback):
-    """Writes the resume state every so many steps and at the end; a killed run leaves the last whole one."""
-
-    def __init__(self, path: Path, *, every: int) -> None:
-        self._path = path
-        self._every = every
-        self._saved = 0
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any) -> None:
-        """Write it when the step number is a multiple of ``every``, between two steps."""
-        if trainer.global_step % self._every == 0 and trainer.global_step != self._saved:
-            self.on_train_end(trainer, module)
-
-    def on_train_end(self, trainer: lightning.Trainer, _module: lightning.LightningModule) -> None:
-        """Write it."""
-        self._saved = trainer.global_step
-        partial = self._path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            partial.replace(self._path)
-
-
 def train(
     recipe: Recipe,
     samples: TrainingSet,
@@ -235,6 +177,7 @@ def train(
     *,
     distiller: Distiller | None = None,
     start: Mapping[str, torch.Tensor] | None = None,
+    evaluate: Evaluate | None = None,
 ) -> FusionDetector:
     """Train, or resume; returns the model on the CPU in eval mode (averaged weights if the recipe asks).
 
@@ -244,6 +187,7 @@ def train(
         options: where and how to run.
         distiller: a teacher to learn from as well.
         start: weights to start from, by their names in the detector; what is not among them starts fresh.
+        evaluate: called every ``options.evaluate_every`` steps, see ``EvaluationOnTheWay``.
 
     Raises:
         TrainingError: nothing to resume, no sample, starting weights that do not fit, a loss that is not finite.
@@ -265,6 +209,7 @@ def train(
     if recipe.train.sync_batch_norm:
         synchronise_norms(module.model)
     loader = training_loader(samples, recipe, options, start_step=done)
+    averages = _averages(recipe)
     group = processes()
     trainer = lightning.Trainer(
         devices=group.local_size,
@@ -276,7 +221,7 @@ def train(
         max_time=timedelta(minutes=options.max_minutes) if options.max_minutes else None,
         precision=options.precision,  # type: ignore[arg-type]
         gradient_clip_val=recipe.train.gradient_clip,
-        callbacks=_callbacks(recipe, options, len(samples)),
+        callbacks=_callbacks(recipe, options, len(samples), averages, evaluate),
         logger=_loggers(options),
         default_root_dir=options.out,
         use_distributed_sampler=False,
@@ -296,6 +241,8 @@ def train(
             step = trainer.global_step
             position = step * samples_per_step(recipe.train)
             raise TrainingError(lost_process(error, loader, step=step, position=position)) from None
+    if averages is not None:
+        averages.take_over(trainer, module)
     return module.model.cpu().eval()
 
 
@@ -362,17 +309,29 @@ def training_loader(
     )
 
 
-def _callbacks(recipe: Recipe, options: TrainingOptions, samples: int) -> list[Callback]:
-    # The resume state comes first: at the end it is saved before averaged weights take the place of the raw ones.
-    callbacks: list[Callback] = [ResumeState(options.out / RESUME_FILE, every=options.save_every)]
+def _averages(recipe: Recipe) -> AveragedWeights | None:
+    if recipe.train.ema_decay == 0:
+        return None
+    # Averaging every parameter at every step would cost a good part of a small model's step.
+    return AveragedWeights(decay=recipe.train.ema_decay**EMA_EVERY, update_every_n_steps=EMA_EVERY)
+
+
+def _callbacks(
+    recipe: Recipe,
+    options: TrainingOptions,
+    samples: int,
+    averages: AveragedWeights | None,
+    evaluate: Evaluate | None,
+) -> list[Callback]:
+    callbacks: list[Callback] = [] if averages is None else [averages]
+    if evaluate is not None and options.evaluate_every > 0:
+        # Before the resume state: a run killed meanwhile evaluates this step again.
+        callbacks.append(EvaluationOnTheWay(evaluate, every=options.evaluate_every, averages=averages))
+    callbacks.append(ResumeState(options.out / RESUME_FILE, every=options.save_every))
     if recipe.samples.on_error == "skip":
         callbacks.append(DamagedSamples(samples, recipe.samples.max_bad))
     if options.progress:
         callbacks.append(TQDMProgressBar(refresh_rate=20))
-    if recipe.train.ema_decay > 0:
-        # Averaging every parameter at every step would cost a good part of a small model's step.
-        decay = recipe.train.ema_decay**EMA_EVERY
-        callbacks.append(EMAWeightAveraging(decay=decay, update_every_n_steps=EMA_EVERY))
     return callbacks
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import nn
 
@@ -25,12 +26,14 @@ class Processes:
         rank: of this process, from 0.
         world_size: number of processes.
         local_size: number of them on this machine.
+        local_rank: of this process among them.
         restarts: how often torchrun has started this group anew after a failure.
     """
 
     rank: int = 0
     world_size: int = 1
     local_size: int = 1
+    local_rank: int = 0
     restarts: int = 0
 
     @property
@@ -54,6 +57,7 @@ def processes() -> Processes:
         rank=int(os.environ.get("RANK", "0")),
         world_size=int(os.environ.get("WORLD_SIZE", "1")),
         local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
         restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
     )
     if found.world_size % found.local_size:
@@ -62,6 +66,11 @@ def processes() -> Processes:
             "each: give every machine the same --nproc-per-node"
         )
     return found
+
+
+def own_device() -> str:
+    """The GPU of this process, ``cuda:N``; ``cpu`` where there is none."""
+    return f"cuda:{processes().local_rank}" if torch.cuda.is_available() else "cpu"
 
 
 def wait_for_all() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Callable
@@ -92,6 +93,23 @@ def test_a_run_leaves_a_checkpoint_its_score_and_what_ran_and_the_checkpoint_sco
     assert call(recipe, *data, "--out", out, "--resume") == 0
 
 
+def test_the_best_checkpoint_on_the_way_is_kept_with_its_figures(
+    call: Call, recipe: Path, dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("nuscenes")
+    out = tmp_path / "run"
+    data = ["--dataroot", dataroot, "--version", "v1.0-mini", "--out", out, "--evaluate-scenes"]
+    assert call(recipe, *data, "--evaluate-every", "1", "--set", "train.steps=3", "train.ema_decay=0.5") == 0
+    rows = list(csv.DictReader((out / "evaluations.csv").open()))
+    assert [row["step"] for row in rows] == ["1", "2", "3"]
+    _, best = load_checkpoint(out / "best")
+    assert best.metrics["NDS"] == max(float(row["NDS"]) for row in rows)
+    assert float(rows[best.provenance["steps"] - 1]["NDS"]) == best.metrics["NDS"]
+    _, final = load_checkpoint(out / "model")
+    assert final.metrics["NDS"] == float(rows[2]["NDS"])
+    assert capsys.readouterr().out.count(", the best") >= 1
+
+
 def test_recipe_values_can_be_changed_and_shown(
     call: Call, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -118,9 +136,17 @@ def test_a_detector_of_radars_alone_trains_on_simulated_drives_and_names_the_sim
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--synthscenes", "1", "--dataroot", "/nowhere"], "name either --dataroot DIR or --synthscenes N"),
-        ([], "name either --dataroot DIR or --synthscenes N"),
+        (
+            ["--synthscenes", "1", "--dataroot", "/nowhere"],
+            "name one of --dataroot DIR, --synthscenes N and --frames FOLDER",
+        ),
+        ([], "name one of --dataroot DIR, --synthscenes N and --frames FOLDER"),
         (["--synthscenes", "1", "--evaluate-scenes"], "name it with --evaluate-root"),
+        (
+            ["--synthscenes", "1", "--evaluate-every", "5"],
+            "--evaluate-every: expected 1 or more, with --evaluate-scenes",
+        ),
+        (["--frames", "/nowhere"], "/nowhere: no packed frames"),
         (["--synthscenes", "9001"], "seed 9000: expected one to train on, 0 to 8999"),
         (["--dataroot", "/nowhere"], "data root /nowhere: no such folder"),
         (["--synthscenes", "1", "--set", "train.speed=9"], "--set train.speed=9: expected KEY=VALUE with a key of"),

@@ -1,4 +1,4 @@
-"""One of several processes, perhaps on several machines, that simulate their parts of a data set."""
+"""Which seeds to simulate: as written on a command line, and the part of one of several processes or machines."""
 
 from __future__ import annotations
 
@@ -55,3 +55,19 @@ def shard_of_environment(environment: Mapping[str, str]) -> Shard:
                     f"'{environment[count]}'; unset them or name --shard"
                 ) from None
     return Shard(0, 1)
+
+
+def parse_seeds(words: list[str]) -> list[int]:
+    """The seeds that words such as 7 and 0:400 name.
+
+    Raises:
+        UserError: words that name none.
+    """
+    try:
+        ranges = [(word.partition(":")[0], word.partition(":")[2]) for word in words]
+        seeds = [k for first, last in ranges for k in (range(int(first), int(last)) if last else [int(first)])]
+    except ValueError:
+        raise UserError(f"--seeds: expected numbers or ranges such as 0:400, got '{' '.join(words)}'") from None
+    if not seeds:
+        raise UserError(f"--seeds: expected at least one, got {' '.join(words)}")
+    return seeds

@@ -14,7 +14,8 @@ from crkd_core.config import Recipe, RecipeError, recipe_from_dict, recipe_to_di
 from crkd_core.data.dataset import TrainingBatch, TrainingSet, collate_training
 from crkd_core.distillation.distiller import Distiller
 from crkd_core.models.detector import FusionDetector
-from crkd_core.training.loop import TrainingError, TrainingOptions, train
+from crkd_core.training.callbacks import TrainingError
+from crkd_core.training.loop import TrainingOptions, train
 
 pytest.importorskip("spconv")
 

@@ -15,7 +15,8 @@ from micro import micro_frame, micro_recipe
 from crkd_core.config import Recipe
 from crkd_core.data.dataset import TrainingSet
 from crkd_core.data.errors import DataError
-from crkd_core.training.loop import TrainingError, TrainingOptions, train
+from crkd_core.training.callbacks import TrainingError
+from crkd_core.training.loop import TrainingOptions, train
 from crkd_core.types import AnnotatedFrame
 
 FRAMES = [micro_frame(seed) for seed in range(5)]

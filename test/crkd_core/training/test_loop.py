@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from micro import micro_frame, micro_recipe
 from crkd_core.data.dataset import TrainingSet
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.pretrained import PretrainedError
-from crkd_core.training.loop import TrainingError, TrainingOptions, train
+from crkd_core.training.callbacks import TrainingError
+from crkd_core.training.loop import TrainingOptions, train
 
 FRAMES = [micro_frame(seed) for seed in range(5)]
 
@@ -80,3 +82,42 @@ def test_pretrained_weights_that_do_not_fit_stop_the_run(tmp_path: Path) -> None
     recipe = micro_recipe()
     with pytest.raises(PretrainedError, match="does not fit a ResNet: "):
         train(recipe, TrainingSet(FRAMES, recipe), options(tmp_path, pretrained=tmp_path / "backbone.pth"))
+
+
+def test_evaluations_on_the_way_see_the_averaged_weights_and_leave_no_trace(tmp_path: Path) -> None:
+    seen: dict[int, dict[str, torch.Tensor]] = {}
+
+    def evaluate(model: FusionDetector, step: int) -> None:
+        torch.rand(3)
+        seen[step] = {name: value.clone() for name, value in model.state_dict().items()}
+
+    recipe = micro_recipe(steps=5, ema_decay=0.5)
+    plain = train(recipe, TrainingSet(FRAMES, recipe), options(tmp_path / "plain"))
+    how = options(tmp_path / "evaluated", evaluate_every=2)
+    model = train(recipe, TrainingSet(FRAMES, recipe), how, evaluate=evaluate)
+    assert list(seen) == [2, 4]
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[name], rtol=0, atol=0, msg=name)
+    raw = torch.load(tmp_path / "evaluated" / "last.ckpt", weights_only=True)["current_model_state"]
+    weight = next(name for name, _ in model.named_parameters())
+    # The average changed last after step 1, so that it is the same at steps 2 and 4 and when training ends.
+    torch.testing.assert_close(seen[2][weight], seen[4][weight], rtol=0, atol=0)
+    torch.testing.assert_close(seen[4][weight], plain.state_dict()[weight], rtol=0, atol=0)
+    assert (seen[4][weight] - raw[f"model.{weight}"]).abs().max() > 1e-4
+
+
+def test_a_resume_state_holds_the_average_of_its_own_step(tmp_path: Path) -> None:
+    """Step 11 changes the average; a run killed right after it must not lose that."""
+    recipe = micro_recipe(steps=13, batch_size=1, ema_decay=0.5)
+    samples = TrainingSet(FRAMES[:2], recipe, augment=False)
+    (tmp_path / "killed").mkdir()
+
+    def keep(_model: FusionDetector, step: int) -> None:
+        if step == 12:
+            shutil.copy(tmp_path / "whole" / "last.ckpt", tmp_path / "killed" / "last.ckpt")
+
+    how = options(tmp_path / "whole", save_every=11, evaluate_every=1)
+    whole = train(recipe, samples, how, evaluate=keep)
+    resumed = train(recipe, samples, options(tmp_path / "killed", resume=True))
+    for (name, a), (_, b) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)

@@ -40,7 +40,7 @@ def test_what_torchrun_says_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**environment(5, 8, 1), "LOCAL_WORLD_SIZE": "4", "TORCHELASTIC_RESTART_COUNT": "2"}.items():
         monkeypatch.setenv(name, value)
     found = processes()
-    assert found == Processes(rank=5, world_size=8, local_size=4, restarts=2)
+    assert found == Processes(rank=5, world_size=8, local_size=4, local_rank=5, restarts=2)
     assert (found.machines, found.first) == (2, False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     with pytest.raises(UserError, match="8 processes, 3 of them on this machine"):

@@ -1,0 +1,128 @@
+"""What happens beside the steps of a training: averaged weights, evaluations on the way, resume states, a NaN guard."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+
+from crkd_core.cli import UserError
+from crkd_core.models.detector import FusionDetector
+
+
+class TrainingError(UserError):
+    """Training cannot start or go on."""
+
+
+class AveragedWeights(EMAWeightAveraging):
+    """The moving average of the weights, which takes their place when asked to, not of itself when training ends.
+
+    Updated before the other callbacks see a step: a resume state holds the average of its own step.
+    """
+
+    @contextmanager
+    def in_place(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> Iterator[None]:
+        """The module has the averaged weights, then its own again."""
+        self.on_validation_epoch_start(trainer, module)
+        try:
+            yield
+        finally:
+            self.on_validation_epoch_end(trainer, module)
+
+    def on_train_end(self, _trainer: lightning.Trainer, _module: lightning.LightningModule) -> None:
+        """The resume state wants the module's own weights."""
+
+    def take_over(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Give the module the averaged weights for good."""
+        super().on_train_end(trainer, module)
+
+
+Evaluate = Callable[[FusionDetector, int], None]
+"""What is done with the (averaged) model at a step; every process calls it."""
+
+
+class EvaluationOnTheWay(Callback):
+    """Calls an evaluation every so many steps, with the averaged weights if there are any. Leaves no trace."""
+
+    def __init__(self, evaluate: Evaluate, *, every: int, averages: AveragedWeights | None) -> None:
+        self._evaluate = evaluate
+        self._every = every
+        self._averages = averages
+        self._done = 0
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *_: Any) -> None:
+        """Evaluate when the step number is a multiple of ``every``, between two steps."""
+        step = trainer.global_step
+        if step % self._every or step == self._done:
+            return
+        self._done = step
+        with self._averages.in_place(trainer, module) if self._averages is not None else nullcontext():
+            self._evaluate(module.model, step)
+
+
+class ResumeState(Callback):
+    """Writes the resume state every so many steps and at the end; a killed run leaves the last whole one."""
+
+    def __init__(self, path: Path, *, every: int) -> None:
+        self._path = path
+        self._every = every
+        self._saved = 0
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any) -> None:
+        """Write it when the step number is a multiple of ``every``, between two steps."""
+        if trainer.global_step % self._every == 0 and trainer.global_step != self._saved:
+            self.on_train_end(trainer, module)
+
+    def on_train_end(self, trainer: lightning.Trainer, _module: lightning.LightningModule) -> None:
+        """Write it."""
+        self._saved = trainer.global_step
+        partial = self._path.with_suffix(".partial")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            partial.replace(self._path)
+
+
+class LossWatch:
+    """Notices a loss that is not finite while the GPU goes on: each step reads the losses of the one before."""
+
+    def __init__(self) -> None:
+        self._last: tuple[torch.Tensor, torch.cuda.Event | None, list[str], int, tuple[str, ...]] | None = None
+
+    def check(self, losses: dict[str, torch.Tensor], *, step: int, tokens: tuple[str, ...]) -> None:
+        """Read the last losses and remember these.
+
+        Raises:
+            TrainingError: see ``read``.
+        """
+        self.read()
+        values, copied = torch.stack([loss.detach() for loss in losses.values()]), None
+        if values.is_cuda:
+            host = torch.empty(len(values), pin_memory=True)
+            values, copied = host.copy_(values, non_blocking=True), torch.cuda.Event()
+            copied.record()
+        self._last = values, copied, list(losses), step, tokens
+
+    def read(self) -> None:
+        """Look at the last losses.
+
+        Raises:
+            TrainingError: one is not finite; names it, its step and its samples.
+        """
+        if self._last is None:
+            return
+        values, copied, names, step, tokens = self._last
+        self._last = None
+        if copied is not None:
+            copied.synchronize()
+        bad = [name for name, value in zip(names, values.tolist(), strict=True) if not math.isfinite(value)]
+        if bad:
+            raise TrainingError(
+                f"step {step}: {', '.join(bad)} not finite on samples {', '.join(tokens)}; lower the learning rate or "
+                "use bf16"
+            )

@@ -1,0 +1,96 @@
+"""Frames in one file: the same frames again, LiDAR to a few millimetres, and clear words where something is wrong."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from micro import micro_frame_with_lidar, micro_recipe, micro_teacher
+
+from crkd_core.data.dataset import LabelledSource
+from crkd_core.data.errors import DataError
+from crkd_core.data.packed import PackedFrames, pack_simulated, packed, unpacked
+from crkd_core.data.simulated import simulated_frame, simulated_keys
+
+KEYS = simulated_keys([3], frames_per_drive=2)
+WIDTH = 96
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("packed") / "frames"
+    pack_simulated(path, KEYS, image_width=WIDTH, radar_sweeps=2, lidar_sweeps=2, jobs=1)
+    return path
+
+
+def test_packed_frames_are_the_simulated_ones(folder: Path):
+    source = PackedFrames(folder)
+    assert isinstance(source, LabelledSource)
+    assert len(source) == 2
+    for i, key in enumerate(KEYS):
+        found, expected = source[i], simulated_frame(key, image_width=WIDTH, radar_sweeps=2, lidar_sweeps=2)
+        assert found.token == expected.token
+        assert found.frame.manifest == expected.frame.manifest
+        for name in ("centers", "sizes", "yaws", "velocities"):
+            np.testing.assert_array_equal(getattr(found.boxes, name), getattr(expected.boxes, name))
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        np.testing.assert_array_equal(found.num_points, expected.num_points)
+        np.testing.assert_array_equal(source.labels()[i], expected.labels[expected.num_points > 0])
+        for name, camera in expected.frame.cameras.items():
+            assert found.frame.cameras[name].image == camera.image
+        for name, sweeps in expected.frame.radars.items():
+            for a, b in zip(found.frame.radars[name], sweeps, strict=True):
+                np.testing.assert_array_equal(a.points, b.points)
+        for a, b in zip(found.frame.lidar, expected.frame.lidar, strict=True):
+            assert a.stamp == b.stamp
+            for name in ("intensity", "ring"):
+                np.testing.assert_array_equal(a.points[name], b.points[name])
+            for name in ("x", "y", "z"):
+                np.testing.assert_allclose(a.points[name], b.points[name], atol=0.5 / 256 + 1e-6)
+
+
+def test_a_source_goes_to_other_processes_by_its_path(folder: Path):
+    assert len(pickle.dumps(PackedFrames(folder))) < 20_000
+    assert pickle.loads(pickle.dumps(PackedFrames(folder)))[1].token == PackedFrames(folder)[1].token  # noqa: S301
+
+
+def test_a_lidar_point_takes_eight_bytes():
+    frame = micro_frame_with_lidar(0)
+    points = sum(len(sweep.points) for sweep in frame.frame.lidar)
+    bare = replace(frame, frame=replace(frame.frame, lidar=()))
+    assert 8 * points < len(packed(frame)) - len(packed(bare)) < 8 * points + 3000
+    assert len(unpacked(packed(frame)).frame.lidar[2].points) == 800
+
+
+def test_points_too_far_away_to_be_packed_are_refused():
+    frame = micro_frame_with_lidar(0)
+    frame.frame.lidar[1].points["y"][5] = 200.0
+    with pytest.raises(ValueError, match=r"expected y within 128 m, got 200\.0 m"):
+        packed(frame)
+
+
+def test_what_a_recipe_reads_must_be_there(folder: Path):
+    source = PackedFrames(folder)
+    source.check(micro_teacher(), lidar_sweeps=2)
+    with pytest.raises(DataError, match="radar_sweeps: recipe 'micro' needs 6, found 2"):
+        source.check(micro_recipe(), lidar_sweeps=0)
+    with pytest.raises(DataError, match="lidar_sweeps: recipe 'micro_teacher' needs 3, found 2"):
+        source.check(micro_teacher(), lidar_sweeps=3)
+
+
+def test_a_folder_that_is_none_or_damaged_is_refused(folder: Path, tmp_path: Path):
+    with pytest.raises(DataError, match=r"no packed frames .*pack_synthscenes\.py makes them"):
+        PackedFrames(tmp_path)
+    for name in ("frames.json", "frames.bin"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "frames.bin").write_bytes(b"short")
+    with pytest.raises(DataError, match=r"expected \d+ bytes, found 5"):
+        PackedFrames(tmp_path)
+    (tmp_path / "frames.json").write_text("{}")
+    with pytest.raises(DataError, match="not a list of packed frames"):
+        PackedFrames(tmp_path)
+    with pytest.raises(DataError, match="exists already"):
+        pack_simulated(folder, KEYS, image_width=WIDTH, radar_sweeps=2, lidar_sweeps=0, jobs=1)
