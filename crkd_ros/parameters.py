@@ -29,20 +29,24 @@ other on their way through a graph. Waiting costs nothing there."""
 
 @dataclass(frozen=True)
 class CameraParameters:
-    """One camera: topics, frame (empty: from the header), and its phase, ns."""
+    """One camera: topics, frame (empty: from the header), phase (ns), and mounting (None: from transforms)."""
 
     image_topic: str
     info_topic: str
     frame_id: str
     offset: int
+    rectified: bool
+    T_base_from_cam: FloatArray | None
 
 
 @dataclass(frozen=True)
 class RadarParameters:
-    """One radar: topic and frame (empty: from the header)."""
+    """One radar: topic, message type, frame (empty: from the header), and mounting (None: from transforms)."""
 
     topic: str
+    type: str
     frame_id: str
+    T_base_from_radar: FloatArray | None
 
 
 @dataclass(frozen=True)
@@ -160,23 +164,32 @@ def _from_values(given: Mapping[str, object]) -> DetectorParameters:
         )
     parameters = DetectorParameters(
         values=values,
-        cameras={
-            name.upper(): CameraParameters(
-                str(values[f"camera.{name}.image_topic"]),
-                str(values[f"camera.{name}.info_topic"]),
-                str(values[f"camera.{name}.frame_id"]),
-                round(float(values[f"camera.{name}.offset_ms"]) * 1e6),  # type: ignore[arg-type]  # a float, by its spec
-            )
-            for name in cameras
-        },
-        radars={
-            name.upper(): RadarParameters(str(values[f"radar.{name}.topic"]), str(values[f"radar.{name}.frame_id"]))
-            for name in radars
-        },
-        T_base_from_bev=_parse_transform(str(values["T_base_from_bev"])),
+        cameras={name.upper(): _camera(f"camera.{name}", values) for name in cameras},
+        radars={name.upper(): _radar(f"radar.{name}", values) for name in radars},
+        T_base_from_bev=_transform("T_base_from_bev", values),
     )
     _check_topics(parameters)
     return parameters
+
+
+def _camera(prefix: str, values: Mapping[str, Value]) -> CameraParameters:
+    return CameraParameters(
+        image_topic=str(values[f"{prefix}.image_topic"]),
+        info_topic=str(values[f"{prefix}.info_topic"]),
+        frame_id=str(values[f"{prefix}.frame_id"]),
+        offset=round(float(values[f"{prefix}.offset_ms"]) * 1e6),  # type: ignore[arg-type]  # a float, by its spec
+        rectified=bool(values[f"{prefix}.rectified"]),
+        T_base_from_cam=_transform(f"{prefix}.T_base_from_cam", values),
+    )
+
+
+def _radar(prefix: str, values: Mapping[str, Value]) -> RadarParameters:
+    return RadarParameters(
+        topic=str(values[f"{prefix}.topic"]),
+        type=str(values[f"{prefix}.type"]),
+        frame_id=str(values[f"{prefix}.frame_id"]),
+        T_base_from_radar=_transform(f"{prefix}.T_base_from_radar", values),
+    )
 
 
 def _check_topics(parameters: DetectorParameters) -> None:
@@ -191,7 +204,8 @@ def _check_topics(parameters: DetectorParameters) -> None:
         users[topic] = name
 
 
-def _parse_transform(text: str) -> FloatArray | None:
+def _transform(name: str, values: Mapping[str, Value]) -> FloatArray | None:
+    text = str(values[name])
     if not text.strip():
         return None
     try:
@@ -200,7 +214,7 @@ def _parse_transform(text: str) -> FloatArray | None:
     except ValueError:
         T = np.full((4, 4), np.nan)
     if not np.isfinite(T).all():
-        raise ParameterError(f"parameter T_base_from_bev: expected seven numbers 'x y z qx qy qz qw', got '{text}'")
+        raise ParameterError(f"parameter {name}: expected seven numbers 'x y z qx qy qz qw', got '{text}'")
     return T
 
 

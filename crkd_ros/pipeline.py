@@ -6,6 +6,7 @@ it is counted by topic and reported through a callback at a bounded rate.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -80,7 +81,7 @@ def inputs_of(parameters: DetectorParameters, *, namespace: str = "/") -> list[I
         inputs.append(Input(name(camera.info_topic), "sensor_msgs/msg/CameraInfo", "camera_info", sensor))
         inputs.append(Input(name(camera.image_topic), image_type, "image", sensor))
     for sensor, radar in parameters.radars.items():
-        inputs.append(Input(name(radar.topic), "sensor_msgs/msg/PointCloud2", "radar", sensor))
+        inputs.append(Input(name(radar.topic), radar.type, "radar", sensor))
     if parameters.text("reference") == "topic":
         inputs.append(Input(name(parameters.text("reference_topic")), parameters.text("reference_type"), "reference"))
     return inputs
@@ -103,6 +104,9 @@ class MessageRig:
         self._jump = parameters.nanoseconds("jump_ms")
         self.tf = TfBuffer(jump=self._jump)
         self.models: dict[str, CameraModel] = {}
+        self._given_mountings = {n: c.T_base_from_cam for n, c in parameters.cameras.items()} | {
+            n: r.T_base_from_radar for n, r in parameters.radars.items()
+        }
         given = [(name, camera.frame_id) for name, camera in parameters.cameras.items()]
         given += [(name, radar.frame_id) for name, radar in parameters.radars.items()]
         self.frames = {name: frame_id for name, frame_id in given if frame_id}
@@ -114,7 +118,7 @@ class MessageRig:
     def camera(self, name: str) -> CameraCalibration | None:
         """Calibration of a camera, once its camera_info and its transform are known."""
         if name not in self._calibrations:
-            model, T = self.models.get(name), self._mounting(self.frames.get(name))
+            model, T = self.models.get(name), self._mounting_of(name)
             if model is None or T is None:
                 return None
             self._calibrations[name] = CameraCalibration(model.intrinsics, T, model.distortion)
@@ -122,7 +126,7 @@ class MessageRig:
 
     def radar(self, name: str) -> FloatArray | None:
         """``T_base_from_radar``, once its transform is known."""
-        return self._mounting(self.frames.get(name))
+        return self._mounting_of(name)
 
     def bev(self) -> FloatArray | None:
         """``T_base_from_bev``: the parameter, else the transform of the frame the parameters name."""
@@ -130,6 +134,8 @@ class MessageRig:
 
     def problem(self, name: str) -> str:
         """Why a sensor, or ``bev``, cannot be placed."""
+        if self._given_mountings.get(name) is not None:
+            return "no camera_info yet"
         frame = self._bev_frame if name == "bev" else self.frames.get(name)
         if frame is None:
             return "no message yet that names its frame"
@@ -186,6 +192,10 @@ class MessageRig:
         self.tf.purge_after(stamp)
         if self._odometry is not None:
             self._odometry.purge_after(stamp)
+
+    def _mounting_of(self, name: str) -> FloatArray | None:
+        given = self._given_mountings[name]
+        return given if given is not None else self._mounting(self.frames.get(name))
 
     def _mounting(self, frame: str | None) -> FloatArray | None:
         if frame is None:
@@ -284,16 +294,16 @@ class FramePipeline:
         if use.role == "image":
             image = image_of(message, source=use.sensor)
             self.rig.set_frame(use.sensor, message.header.frame_id)
-            return self.assembler.camera(use.sensor, stamp_of(message.header.stamp), image, now)
+            return self.assembler.camera(use.sensor, _stamp(message), image, now)
         if use.role == "radar":
-            points = radar_points_of(message, source=use.sensor)
+            points = radar_points_of(message, source=use.sensor, accept_relative=True)
             self.rig.set_frame(use.sensor, message.header.frame_id)
-            return self.assembler.radar(use.sensor, stamp_of(message.header.stamp), points, now)
+            return self.assembler.radar(use.sensor, _stamp(message), points, now)
         if use.role == "reference":
-            raw = isinstance(message, bytes)
-            return self.assembler.reference(header_stamp(message) if raw else stamp_of(message.header.stamp), now)
+            return self.assembler.reference(_stamp(message), now)
         if use.role == "camera_info":
-            self.rig.set_model(use.sensor, camera_model_of(message, source=use.sensor))
+            rectified = self._parameters.cameras[use.sensor].rectified
+            self.rig.set_model(use.sensor, camera_model_of(message, source=use.sensor, rectified=rectified))
         elif use.role == "odometry":
             T = pose_of_odometry(message)
             self.rig.add_odometry(message.child_frame_id, stamp_of(message.header.stamp), T)
@@ -307,7 +317,8 @@ class FramePipeline:
         An image of the trigger camera still asks for a frame: whoever waits for an answer gets one, from the others.
         """
         if use.role == "image" and use.sensor == self._parameters.trigger:
-            return self.assembler.reference(stamp_of(message.header.stamp), now)
+            with contextlib.suppress(ConversionError):
+                return self.assembler.reference(_stamp(message), now)
         return []
 
     def _take_transforms(self, message: Any, *, fixed: bool) -> None:
@@ -330,3 +341,15 @@ class FramePipeline:
         if last is None or abs(now - last) >= WARNING_PERIOD:
             self._warned[key] = now
             self._warn(text)
+
+
+def _stamp(message: Any) -> int:
+    """Of the header, ns; of a message of any type, its CDR bytes will do.
+
+    Raises:
+        ConversionError: it was never set. Taken for a time, it would begin anew in 1970.
+    """
+    stamp = header_stamp(message) if isinstance(message, bytes) else stamp_of(message.header.stamp)
+    if stamp == 0:
+        raise ConversionError("header stamp is 0; the driver has to set it")
+    return stamp

@@ -87,6 +87,8 @@ def _type_name(value: Value) -> str:
 
 _HOUR_MS = 3.6e6
 
+RADAR_TYPES = ("sensor_msgs/msg/PointCloud2", "radar_msgs/msg/RadarScan", "radar_msgs/msg/RadarTracks")
+
 SPECS: tuple[Spec, ...] = (
     Spec("checkpoint", "", "folder with model.safetensors and model.json"),
     Spec("recipe", "", "name the checkpoint's recipe must have; empty: any"),
@@ -139,6 +141,13 @@ SPECS: tuple[Spec, ...] = (
     Spec("bev_frame", "lidar_top", "frame of the network's BEV grid (x right, y forward), fixed to the vehicle"),
     Spec("T_base_from_bev", "", "for a vehicle without such a frame: 'x y z qx qy qz qw' in the vehicle frame"),
     Spec("pose_source", "tf", "where the vehicle pose comes from", choices=("tf", "odometry")),
+    Spec(
+        "backend",
+        "builtin",
+        "who converts images and point clouds, matches messages and keeps transforms: builtin (as the offline tools "
+        "do), or distribution (cv_bridge, sensor_msgs_py, message_filters, tf2_ros)",
+        choices=("builtin", "distribution"),
+    ),
     Spec("tf_topic", "/tf", "moving transforms"),
     Spec("tf_static_topic", "/tf_static", "fixed transforms"),
     Spec("odometry_topic", "odom", "vehicle pose, with pose_source: odometry"),
@@ -191,6 +200,12 @@ SPECS: tuple[Spec, ...] = (
         "without a trigger for so long, an empty array is published; 0: never",
         range=(0.0, _HOUR_MS),
     ),
+    Spec(
+        "synchronizer_slop_ms",
+        70.0,
+        "with backend: distribution, how far apart the messages of a frame may be",
+        range=(1.0, 10000.0),
+    ),
     Spec("jump_ms", 1000.0, "stamps that go back by more than this mean that time began anew", range=(1.0, _HOUR_MS)),
     Spec("detections_topic", "detections", "vision_msgs/Detection3DArray"),
     Spec("velocities_topic", "detection_velocities", "velocity of each detection, in the order of the array"),
@@ -221,7 +236,13 @@ def camera_specs(name: str) -> tuple[Spec, ...]:
     return (
         Spec(f"camera.{name}.image_topic", f"{name}/image_raw/compressed", "images"),
         Spec(f"camera.{name}.info_topic", f"{name}/camera_info", "sensor_msgs/CameraInfo"),
+        Spec(f"camera.{name}.rectified", False, "its images are rectified: K is taken from P of the camera_info"),
         Spec(f"camera.{name}.frame_id", "", "optical frame; empty: from the image's header"),
+        Spec(
+            f"camera.{name}.T_base_from_cam",
+            "",
+            "mounting, 'x y z qx qy qz qw' of the optical frame in the vehicle frame; empty: from /tf_static",
+        ),
         Spec(
             f"camera.{name}.offset_ms",
             NUSCENES_OFFSETS.get(name, 0.0),
@@ -234,8 +255,14 @@ def camera_specs(name: str) -> tuple[Spec, ...]:
 def radar_specs(name: str) -> tuple[Spec, ...]:
     """The parameters of one radar."""
     return (
-        Spec(f"radar.{name}.topic", f"{name}/points", "sensor_msgs/PointCloud2"),
+        Spec(f"radar.{name}.topic", f"{name}/points", "sweeps"),
+        Spec(f"radar.{name}.type", RADAR_TYPES[0], "message type of the sweeps", choices=RADAR_TYPES),
         Spec(f"radar.{name}.frame_id", "", "sensor frame; empty: from the message's header"),
+        Spec(
+            f"radar.{name}.T_base_from_radar",
+            "",
+            "mounting, 'x y z qx qy qz qw' of the sensor in the vehicle frame; empty: from /tf_static",
+        ),
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from small_drive import CAMERAS, MOUNTINGS, PARAMETERS, START, pose_at, write_drive
 
+from crkd_core.geometry.transforms import quaternion_from_rotation
 from crkd_core.runtime.assembler import AssembledFrame, FrameState
 from crkd_ros import topics
 from crkd_ros.conversions import image_message
@@ -126,6 +128,89 @@ def test_a_frame_given_by_parameter_replaces_that_of_the_header(drive: Any):
     frames = list(run(pipeline(**{"camera.cam_front.frame_id": "cam_front_left"}), drive))
     assert frames[3].frame is not None
     np.testing.assert_allclose(frames[3].frame.cameras["CAM_FRONT"].T_base_from_cam, MOUNTINGS["cam_front_left"])
+
+
+def test_a_rig_file_places_sensors_without_static_transforms(drive: Any):
+    def text(T: Any) -> str:
+        w, x, y, z = quaternion_from_rotation(T[:3, :3])
+        return " ".join(str(v) for v in (*T[:3, 3], x, y, z, w))
+
+    rig = {f"camera.{name}.T_base_from_cam": text(MOUNTINGS[name]) for name in CAMERAS}
+    rig |= {"radar.radar_front.T_base_from_radar": text(MOUNTINGS["radar_front"])}
+    rig |= {"T_base_from_bev": text(MOUNTINGS["lidar_top"])}
+    without = [row for row in drive if row[0] != topics.TF_STATIC]
+    frames = list(run(pipeline(**rig), without))
+    assert {f.state for f in frames} == {FrameState.NOMINAL}
+    frame = frames[3].frame
+    assert frame is not None
+    np.testing.assert_allclose(frame.cameras["CAM_FRONT_LEFT"].T_base_from_cam, MOUNTINGS["cam_front_left"], atol=1e-12)
+    np.testing.assert_allclose(frame.radars["RADAR_FRONT"][0].T_base_from_radar, MOUNTINGS["radar_front"], atol=1e-12)
+    no_info = [row for row in without if not row[0].endswith("camera_info")]
+    assert "CAM_FRONT: no camera_info yet" in next(run(pipeline(**rig), no_info)).reasons
+
+
+def test_rectified_images_go_with_the_projection_matrix(drive: Any):
+    projection = np.array([50.0, 0, 48, 0, 0, 50, 36, 0, 0, 0, 1, 0])
+
+    def described() -> Iterator[tuple[str, int, Any]]:
+        for topic, stamp, message in drive:
+            is_info = topic.endswith("camera_info")
+            yield topic, stamp, replace(message, p=projection, d=np.full(5, 0.1)) if is_info else message
+
+    frames = list(run(pipeline(**{"camera.cam_front.rectified": True}), list(described())))
+    frame = frames[3].frame
+    assert frame is not None
+    assert frame.cameras["CAM_FRONT"].distortion is None
+    assert frame.cameras["CAM_FRONT"].intrinsics[0, 0] == 50
+    assert frame.cameras["CAM_FRONT_LEFT"].distortion is not None
+
+
+def test_relative_velocities_of_a_radar_scan_have_the_vehicles_motion_removed(drive: Any):
+    """A scan of the standing world, seen from the turning vehicle."""
+    mounting = MOUNTINGS["radar_front"]
+
+    def scans() -> Iterator[tuple[str, int, Any]]:
+        for topic, stamp, message in drive:
+            if topic != RADAR:
+                yield topic, stamp, message
+                continue
+            before, after = (pose_at(stamp + step) @ mounting for step in (-1_000_000, 1_000_000))
+            own = (pose_at(stamp) @ mounting)[:3, :3].T @ (after - before)[:3, 3] / 2e-3
+            echoes = [
+                SimpleNamespace(
+                    range=30.0,
+                    azimuth=azimuth,
+                    elevation=0.0,
+                    doppler_velocity=-(own[0] * np.cos(azimuth) + own[1] * np.sin(azimuth)),
+                    amplitude=5.0,
+                )
+                for azimuth in (-0.6, 0.0, 0.7)
+            ]
+            yield topic, stamp, SimpleNamespace(header=message.header, returns=echoes)
+
+    pipe = pipeline(**{"radar.radar_front.type": "radar_msgs/msg/RadarScan"})
+    assert "radar_msgs/msg/RadarScan" in {use.type for use in pipe.inputs}
+    frame = list(run(pipe, list(scans())))[9].frame
+    assert frame is not None
+    for sweep in frame.radars["RADAR_FRONT"]:
+        assert np.hypot(sweep.points["vx"], sweep.points["vy"]).min() > 5
+        assert np.hypot(sweep.points["vx_comp"], sweep.points["vy_comp"]).max() < 0.1
+
+
+def test_messages_whose_stamp_was_never_set_do_not_turn_back_time(drive: Any):
+    warnings: list[str] = []
+    pipe = pipeline(warnings)
+    unset = bag_messages().Header(frame_id="x")
+    rows = [
+        (topic, stamp, replace(m, header=unset) if topic in {FRONT, RADAR} and i % 9 == 0 else m)
+        for i, (topic, stamp, m) in enumerate(drive)
+    ]
+    frames = list(run(pipe, rows))
+    assert pipe.assembler.counts["jump"] == 0
+    assert sum(pipe.malformed.values()) > 0
+    assert all("header stamp is 0" in text for text in warnings)
+    assert [f.stamp for f in frames] == sorted(f.stamp for f in frames)
+    assert len(frames) == 18 - pipe.malformed[FRONT]
 
 
 def test_unknown_bev_frame_makes_stale_frames_that_say_so(drive: Any):
