@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+import torch
+
 from crkd_core.runtime.assembler import FrameState
+from crkd_core.runtime.detector import DetectorStatus
 from crkd_core.runtime.poses import SECOND
 from crkd_ros.answers import FrameReport
 from crkd_ros.pipeline import FramePipeline
@@ -50,48 +54,54 @@ class Health:
     dropped: int = 0
     failed: int = 0
     _recent: deque[FrameReport] = field(default_factory=lambda: deque(maxlen=64))
-    _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=64))
+    _timings: deque[Mapping[str, float]] = field(default_factory=lambda: deque(maxlen=64))
     _since: int | None = None
     _before: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def answered(self, report: FrameReport, *, latency_ms: float) -> None:
-        """A frame was answered, ``latency_ms`` after its trigger arrived."""
+    def answered(self, report: FrameReport, timings_ms: Mapping[str, float]) -> None:
+        """A frame was answered.
+
+        Args:
+            report: what the answer was made of.
+            timings_ms: stage -> milliseconds; ``latency`` is the time from the trigger's arrival.
+        """
         with self._lock:
             self.answers[report.state] += 1
             self._recent.append(report)
-            self._latencies.append(latency_ms)
+            self._timings.append(timings_ms)
 
     def failure(self) -> None:
         """The detector, or the handling of a message, failed."""
         with self._lock:
             self.failed += 1
 
-    def status(self, pipeline: FramePipeline, now: int, *, listening: bool = True) -> Status:
+    def status(self, pipeline: FramePipeline, now: int, *, detector: DetectorStatus, listening: bool = True) -> Status:
         """The state since the last call.
 
         Args:
             pipeline: its counts and arrival times are reported.
             now: the clock that the pipeline was given, ns.
+            detector: how it runs.
             listening: whether anybody subscribes to the results.
         """
         with self._lock:
-            return self._status(pipeline, now, listening=listening)
+            return self._status(pipeline, now, detector, listening=listening)
 
-    def _status(self, pipeline: FramePipeline, now: int, *, listening: bool) -> Status:
+    def _status(self, pipeline: FramePipeline, now: int, detector: DetectorStatus, *, listening: bool) -> Status:
         elapsed = (now - self._since) / SECOND if self._since is not None and now > self._since else None
         counts = Counter(pipeline.received)
         counts.update({f"malformed {topic}": n for topic, n in pipeline.malformed.items()})
         counts.update({"dropped": self.dropped, "failed": self.failed, "answers": sum(self.answers.values())})
         new = counts - self._before
-        values = self._values(pipeline, now, new, elapsed)
-        level, message = self._verdict(new, listening=listening)
+        values = self._values(pipeline, now, new, elapsed) | detector_values(detector)
+        level, message = self._verdict(new, detector, listening=listening)
         self._since, self._before = now, counts
         self._recent.clear()
-        self._latencies.clear()
+        self._timings.clear()
         return Status(level, message, values)
 
-    def _verdict(self, new: Counter[str], *, listening: bool) -> tuple[Level, str]:
+    def _verdict(self, new: Counter[str], detector: DetectorStatus, *, listening: bool) -> tuple[Level, str]:
         malformed = [name.split(" ", 1)[1] for name in new if name.startswith("malformed ")]
         last = self._recent[-1] if self._recent else None
         state, reasons = (last.state, "; ".join(last.reasons)) if last is not None else ("", "")
@@ -104,6 +114,7 @@ class Health:
             (state == FrameState.DEGRADED.value, Level.WARN, f"DEGRADED: {reasons}"),
             (bool(malformed), Level.WARN, f"messages that cannot be used on {', '.join(malformed)}"),
             (new["dropped"] > 0, Level.WARN, f"{new['dropped']} frames dropped: slower than the trigger"),
+            (bool(detector.missing), Level.WARN, f"the detector runs eagerly, slowly: {'; '.join(detector.missing)}"),
         ]
         return next(((level, text) for found, level, text in findings if found), (Level.OK, FrameState.NOMINAL.value))
 
@@ -113,20 +124,34 @@ class Health:
         values["frames pending"] = str(pipeline.assembler.pending)
         if elapsed:
             values["output rate (Hz)"] = f"{new['answers'] / elapsed:.2f}"
-        if self._latencies:
-            values["latency mean (ms)"] = f"{sum(self._latencies) / len(self._latencies):.1f}"
-            values["latency max (ms)"] = f"{max(self._latencies):.1f}"
-        stages: Counter[str] = Counter()
-        timed = [report.timings_ms for report in self._recent if report.timings_ms]
-        for timings in timed:
-            stages.update(timings)
-        values.update({f"{stage} mean (ms)": f"{total / len(timed):.1f}" for stage, total in stages.items()})
+        if self._recent:
+            values["state"] = self._recent[-1].state
+        stages = {stage: 0 for timings in self._timings for stage in timings}  # in their order
+        for stage in stages:
+            times = [timings[stage] for timings in self._timings if stage in timings]
+            values[f"{stage} mean (ms)"] = f"{sum(times) / len(times):.1f}"
+            values[f"{stage} max (ms)"] = f"{max(times):.1f}"
         for use in pipeline.inputs:
             if use.role in ("image", "radar"):
                 values.update(_sensor_values(use.sensor, pipeline, now, new[use.topic], elapsed))
         values.update({f"malformed {topic}": str(n) for topic, n in sorted(pipeline.malformed.items())})
         values.update({f"assembler {kind}": str(n) for kind, n in sorted(pipeline.assembler.counts.items())})
         return values
+
+
+def detector_values(detector: DetectorStatus) -> dict[str, str]:
+    """How the detector runs, and the memory that it takes on a GPU."""
+    values = {"device": detector.device, "precision": detector.precision, "backend": detector.backend}
+    if detector.device.startswith("cuda"):
+        free, total = torch.cuda.mem_get_info(detector.device)
+        memory = {
+            "allocated": torch.cuda.memory_allocated(detector.device),
+            "reserved": torch.cuda.memory_reserved(detector.device),
+            "free": free,
+            "total": total,
+        }
+        values |= {f"GPU memory {name} (MiB)": f"{size / 2**20:.0f}" for name, size in memory.items()}
+    return values
 
 
 def _sensor_values(sensor: str, pipeline: FramePipeline, now: int, new: int, elapsed: float | None) -> dict[str, str]:

@@ -5,21 +5,17 @@ The sheet is laid out for 1920 x 1080 pixels and scales with its width.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from crkd_core.data.errors import DataError
 from crkd_core.drawing.bev import BevView
-from crkd_core.drawing.camera import draw_camera
+from crkd_core.drawing.mosaic import FRONT_CAMERAS, REAR_CAMERAS, draw_row
 from crkd_core.drawing.style import (
     CLASS_COLORS,
     DIM,
-    PANEL,
     RADAR_FULL_SPEED,
     TEXT,
     TRUTH,
@@ -28,11 +24,9 @@ from crkd_core.drawing.style import (
     canvas,
     speed_colors,
 )
-from crkd_core.drawing.text import draw_label, draw_text
-from crkd_core.types import DETECTION_CLASSES, CameraImage, Detections, SensorFrame
+from crkd_core.drawing.text import draw_text
+from crkd_core.types import DETECTION_CLASSES, Detections, SensorFrame
 
-FRONT_CAMERAS = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT")
-REAR_CAMERAS = ("CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT")
 MIN_SCORE = 0.0
 
 
@@ -98,9 +92,9 @@ def draw_sheet(
     px = _Pixels(options.width)
     sheet = canvas(px(1080), options.width)
     row = px(360)
-    _draw_row(sheet, options.front, frame, detections, truth, (0, 0, options.width, row))
+    draw_row(sheet, options.front, frame, detections, truth, (0, 0, options.width, row))
     bev = px(1080) - row
-    _draw_row(sheet, options.rear, frame, detections, truth, (0, row, options.width - bev, round(px(225))))
+    draw_row(sheet, options.rear, frame, detections, truth, (0, row, options.width - bev, round(px(225))))
     view = BevView(bev, options.radius)
     view.draw_radar(frame.radars, frame.T_world_from_base, sweeps=options.radar_sweeps)
     if truth is not None:
@@ -121,59 +115,6 @@ class _Pixels:
 
     def __call__(self, length: float) -> int:
         return round(length * self._scale)
-
-
-def _draw_row(
-    sheet: Image,
-    names: Sequence[str],
-    frame: SensorFrame,
-    detections: Detections,
-    truth: Detections | None,
-    area: tuple[int, int, int, int],
-) -> None:
-    left, top, width, height = area
-    edges = np.linspace(left, left + width, len(names) + 1).round().astype(int).tolist()
-    panels = [sheet[top : top + height, x0:x1] for x0, x1 in itertools.pairwise(edges)]
-    text_size = max(round(sheet.shape[1] / 140), round(width / len(names) / 38))
-    cameras = {name.lower(): camera for name, camera in frame.cameras.items()}
-
-    def fill(panel: Image, name: str) -> None:
-        _fill_panel(panel, name, cameras.get(name.lower()), frame, detections, truth, text_size)
-
-    # cv2 releases the interpreter while it decodes and draws.
-    with ThreadPoolExecutor(max_workers=len(names)) as pool:
-        list(pool.map(fill, panels, names))
-
-
-def _fill_panel(
-    panel: Image,
-    name: str,
-    camera: CameraImage | None,
-    frame: SensorFrame,
-    detections: Detections,
-    truth: Detections | None,
-    text_size: int,
-) -> None:
-    height, width = panel.shape[:2]
-    title = name.removeprefix("CAM_").replace("_", " ")
-    label_size = round(text_size * 0.85)
-    try:
-        picture = None
-        if camera is not None:
-            picture = draw_camera(
-                camera, detections, truth, frame.T_world_from_base, width=width, label_size=label_size, name=name
-            )
-        trouble = "no image"
-    except DataError:
-        picture, trouble = None, "damaged image"
-    if picture is None:
-        cv2.rectangle(panel, (0, 0), (width, height), PANEL, -1)
-        draw_text(panel, f"{title}: {trouble}", (width // 2, height // 2), text_size, color=DIM, anchor="center")
-    else:
-        shown = min(height, picture.shape[0])
-        panel[:shown] = picture[:shown]
-        draw_label(panel, title, (4, 4), text_size)
-    cv2.rectangle(panel, (0, 0), (width - 1, height - 1), (0, 0, 0), 1)
 
 
 def _draw_legend(

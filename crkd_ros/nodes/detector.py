@@ -23,23 +23,25 @@ from typing import Any, NoReturn
 import msgspec
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from vision_msgs.msg import LabelInfo, VisionClass
 
 from crkd_core import cli
 from crkd_core.runtime.assembler import AssembledFrame, FrameState
 from crkd_core.runtime.detector import Detector
-from crkd_core.types import DETECTION_CLASSES, CameraImage, SensorFrame
-from crkd_ros.answers import OUTPUT_TYPES, Answer, FrameReport, answer, make_detector, report_message
-from crkd_ros.conversions import detection_messages, marker_array, message_class, ros_messages
-from crkd_ros.diagnostics import Health, Status
-from crkd_ros.nodes.declare import check_changes, declared_parameters
+from crkd_core.runtime.tracker import Tracker
+from crkd_core.types import CameraImage, SensorFrame
+from crkd_ros.answers import Answer, FrameReport, answer, make_detector
+from crkd_ros.conversions import message_class
+from crkd_ros.diagnostics import Health
+from crkd_ros.nodes.declare import changed_values, check_changes, declared_parameters
+from crkd_ros.nodes.executor import single_threaded_executor
+from crkd_ros.nodes.outputs import Outputs, keep_all
 from crkd_ros.nodes.worker import Worker
 from crkd_ros.parameters import DetectorParameters
 from crkd_ros.pipeline import FramePipeline, Input
@@ -55,7 +57,7 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 @dataclass(frozen=True)
 class _Job:
     assembled: AssembledFrame
-    handed_over: float  # time.perf_counter
+    complete: float  # time.perf_counter when its last message was taken
 
 
 class DetectorNode(LifecycleNode):
@@ -80,13 +82,14 @@ class DetectorNode(LifecycleNode):
         self._make_detector = make
         self._config: DetectorParameters = declared_parameters(self)
         self.add_on_set_parameters_callback(check_changes)
+        self.add_post_set_parameters_callback(self._parameters_changed)
         self._replay = not self._config.flag("drop_frames")
         self._detector: Detector | None = None
         self._pipeline: FramePipeline | None = None
         self._worker: Worker[_Job] | None = None
         self._health = Health()
-        self._outputs: dict[str, Any] = {}
-        self._diagnostics: Any = None
+        self._outputs: Outputs | None = None
+        self._tracker: Tracker | None = None
         self._active: list[tuple[str, Any]] = []  # subscriptions and timers of the active state
         self._last_input = time.monotonic()
         self._state = FrameState.NOMINAL.value  # of the newest answer
@@ -99,7 +102,8 @@ class DetectorNode(LifecycleNode):
         try:
             self._detector = self._make_detector(self._config)
             _warm_up(self._detector, self._config)
-            self._make_publishers()
+            recipe = self._detector.recipe.name
+            self._outputs = Outputs(self, self._config, recipe=recipe, replay=self._replay)
         except Exception as error:  # noqa: BLE001  # see _failure
             self._release()
             return self._failure(error)
@@ -136,8 +140,16 @@ class DetectorNode(LifecycleNode):
         self._release()
         return super().on_shutdown(state)
 
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """A transition failed in a way that nobody foresaw: let go of everything, ready to be configured anew."""
+        self._stop()
+        self._release()
+        super().on_error(state)
+        return SUCCESS
+
     def _begin(self) -> None:
         assert self._detector is not None
+        assert self._outputs is not None
         self._pipeline = FramePipeline(
             self._config,
             sweeps=self._detector.recipe.live_sweeps,
@@ -145,8 +157,14 @@ class DetectorNode(LifecycleNode):
             namespace=self.get_namespace(),
             warn=self._warn,
         )
-        self._worker = Worker(self._answer, latest_only=not self._replay, on_error=self._failed)
-        self._outputs["labels_topic"].publish(self._labels())
+        self._tracker = self._config.tracker()
+        self._worker = Worker(
+            self._answer,
+            on_error=self._failed,
+            capacity=round(self._config.number("replay_queue")) if self._replay else 1,
+            when_full="wait" if self._replay else "drop oldest",
+        )
+        self._outputs.announce(self._config)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         period = self._config.number("diagnostics_period")
         self._active = [
@@ -166,11 +184,14 @@ class DetectorNode(LifecycleNode):
         self._worker = None
 
     def _release(self) -> None:
-        for publisher in self._outputs.values():
-            self.destroy_lifecycle_publisher(publisher)
-        if self._diagnostics is not None:
-            self.destroy_lifecycle_publisher(self._diagnostics)
-        self._outputs, self._diagnostics, self._detector = {}, None, None
+        if self._outputs is not None:
+            self._outputs.destroy()
+        self._outputs = self._detector = self._pipeline = None
+
+    def _parameters_changed(self, parameters: list[Parameter[Any]]) -> None:
+        self._config = self._config.changed(changed_values(parameters))
+        if self._outputs is not None and self._worker is not None:
+            self._outputs.announce(self._config)
 
     def _failure(self, error: Exception) -> TransitionCallbackReturn:
         """Say why a transition failed: rclpy would swallow the error without a word."""
@@ -181,16 +202,6 @@ class DetectorNode(LifecycleNode):
 
     # ------------------------------------------------------------------------------------------------------ topics
 
-    def _make_publishers(self) -> None:
-        qos = _keep_all() if self._replay else QoSProfile(depth=10)
-        for key, type_name in OUTPUT_TYPES.items():
-            topic = self._config.text(key)
-            self._outputs[key] = self.create_lifecycle_publisher(message_class(type_name), topic, qos)
-        latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
-        topic = self._config.text("labels_topic")
-        self._outputs["labels_topic"] = self.create_lifecycle_publisher(LabelInfo, topic, latched)
-        self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
-
     def _subscribe(self, use: Input) -> Any:
         raw = use.role == "reference"  # any type will do, only the header's stamp is read
         callback = partial(self._received, use)
@@ -200,17 +211,10 @@ class DetectorNode(LifecycleNode):
         if use.role == "tf_static":
             return QoSProfile(depth=100, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
         if self._replay:
-            return _keep_all()
+            return keep_all()
         if use.role == "tf":
             return QoSProfile(depth=100)
         return QoSProfile(depth=10, reliability=QoSReliabilityPolicy.BEST_EFFORT)
-
-    def _labels(self) -> LabelInfo:
-        info = LabelInfo(threshold=float(max(0.0, self._threshold())))
-        info.header.stamp = self.get_clock().now().to_msg()
-        info.header.frame_id = self._config.text("base_frame")
-        info.class_map = [VisionClass(class_id=i, class_name=name) for i, name in enumerate(DETECTION_CLASSES)]
-        return info
 
     # ------------------------------------------------------------------------------------------------------- input
 
@@ -221,9 +225,9 @@ class DetectorNode(LifecycleNode):
     def _received(self, use: Input, message: Any) -> None:
         if self._pipeline is None:
             return
-        self._last_input = time.monotonic()
+        self._last_input, taken = time.monotonic(), time.perf_counter()
         try:
-            self._hand_over(self._pipeline.on_message(use.topic, message, self._now()))
+            self._hand_over(self._pipeline.on_message(use.topic, message, self._now()), taken)
         except Exception:  # noqa: BLE001  # one message must not end the node
             self._health.failure()
             text = f"{use.topic}: message dropped: {traceback.format_exc()}"
@@ -243,49 +247,56 @@ class DetectorNode(LifecycleNode):
     def _look_at_deadlines(self) -> None:
         if self._pipeline is None or self._worker is None:
             return
-        self._hand_over(self._pipeline.poll(self._now()))
+        looked = time.perf_counter()
+        self._hand_over(self._pipeline.poll(self._now()), looked)
         if self._replay and self._pipeline.assembler.pending:
             # A player that waits for an answer sends nothing while the detector works: count from its last answer.
             quiet = min(time.monotonic() - self._last_input, self._worker.idle_for)
             if quiet > IDLE:
                 frames = self._pipeline.flush(self._now())
                 self._warn(f"no message for {quiet:.0f} s: {len(frames)} frames go with what has come")
-                self._hand_over(frames)
+                self._hand_over(frames, looked)
 
-    def _hand_over(self, frames: list[AssembledFrame]) -> None:
+    def _hand_over(self, frames: list[AssembledFrame], complete: float) -> None:
         for assembled in frames:
-            if self._worker is not None and self._listening():
-                self._worker.submit(_Job(assembled, time.perf_counter()))
-
-    def _listening(self) -> bool:
-        return any(self._heard(key) for key in OUTPUT_TYPES)
-
-    def _heard(self, key: str) -> bool:
-        return bool(self._outputs[key].get_subscription_count())
+            if self._worker is not None and self._outputs is not None and self._outputs.listening:
+                self._worker.submit(_Job(assembled, complete))
 
     # ------------------------------------------------------------------------------------------------------ output
-
-    def _threshold(self) -> float:
-        return float(self.get_parameter("score_threshold").value)
 
     def _answer(self, job: _Job) -> None:
         """Runs in the worker thread."""
         assert self._detector is not None
-        taken, frame_id = time.perf_counter(), self._config.text("base_frame")
+        taken, config, assembled = time.perf_counter(), self._config, job.assembled
+        frame_id = config.text("base_frame")
         try:
-            found = answer(self._detector, job.assembled, frame_id=frame_id, min_scores=self._config.min_scores())
+            found = answer(
+                self._detector, assembled, frame_id=frame_id, min_scores=config.min_scores(), tracker=self._tracker
+            )
         except Exception as error:
             # Whoever waits for the answer to this frame gets an empty one; the log gets the error.
             reason = f"detector: {type(error).__name__}: {error}"
-            self._publish(answer(self._detector, _without_frame(job.assembled, reason), frame_id=frame_id))
+            self._publish(answer(self._detector, _without_frame(assembled, reason), frame_id=frame_id))
             raise
-        stages = dict(self._detector.last_timings) if job.assembled.frame is not None else {}
-        stages |= {"assemble": job.assembled.waited / 1e6, "queue": 1e3 * (taken - job.handed_over)}
-        report = msgspec.structs.replace(found.report, timings_ms={k: round(v, 3) for k, v in stages.items()})
-        self._publish(Answer(found.detections, report))
-        latency = stages["assemble"] + 1e3 * (time.perf_counter() - job.handed_over)
-        self._health.answered(report, latency_ms=latency)
-        self._tell_changes(report)
+        detected = time.perf_counter()
+        stages = dict(self._detector.last_timings) if assembled.frame is not None else {}
+        stages |= {"assemble": assembled.waited / 1e6, "queue": 1e3 * (taken - job.complete)}
+        known = {stage: round(ms, 3) for stage, ms in stages.items()}
+        found = replace(found, report=msgspec.structs.replace(found.report, timings_ms=known))
+        self._publish(found)
+        published = time.perf_counter()
+        since_complete = 1e3 * (published - job.complete)
+        timings = stages | {
+            "publish": 1e3 * (published - detected),
+            "overhead": since_complete - stages.get("total", 0.0),
+            "latency": stages["assemble"] + since_complete,
+        }
+        self._health.answered(found.report, timings)
+        self._tell_changes(found.report)
+        if self._outputs is not None:
+            self._outputs.publish_timings(timings)
+            if assembled.frame is not None:
+                self._outputs.show(assembled.frame, found.detections)
 
     def _tell_changes(self, report: FrameReport) -> None:
         """Whoever only watches the terminal learns when the state changes."""
@@ -299,16 +310,8 @@ class DetectorNode(LifecycleNode):
             self.get_logger().warning(text, throttle_duration_sec=5.0)
 
     def _publish(self, found: Answer) -> None:
-        messages = ros_messages()
-        # The manifest goes first: whoever has the detections of a frame can expect to have it.
-        if self._heard("manifest_topic"):
-            self._outputs["manifest_topic"].publish(report_message(messages, found.report))
-        if self._heard("markers_topic"):
-            self._outputs["markers_topic"].publish(marker_array(messages, found.detections))
-        if self._heard("detections_topic") or self._heard("velocities_topic"):
-            array, velocities = detection_messages(messages, found.detections)
-            self._outputs["velocities_topic"].publish(velocities)
-            self._outputs["detections_topic"].publish(array)
+        if self._outputs is not None:
+            self._outputs.publish(found)
 
     def _failed(self, error: Exception) -> None:
         """Runs in the worker thread."""
@@ -317,33 +320,17 @@ class DetectorNode(LifecycleNode):
         self.get_logger().error(f"frame dropped: {text}", throttle_duration_sec=5.0)
 
     def _diagnose(self) -> None:
-        if self._pipeline is None or self._worker is None:
+        if self._pipeline is None or self._worker is None or self._outputs is None or self._detector is None:
             return
         self._health.dropped = self._worker.dropped
-        status = self._health.status(self._pipeline, self._now(), listening=self._listening())
-        self._diagnostics.publish(self._diagnostic_array(status))
-
-    def _diagnostic_array(self, status: Status) -> DiagnosticArray:
-        array = DiagnosticArray()
-        array.header.stamp = self.get_clock().now().to_msg()
-        array.status = [
-            DiagnosticStatus(
-                level=bytes([status.level]),
-                name=f"{self.get_fully_qualified_name()}: detections",
-                message=status.message,
-                hardware_id=str(self._detector.device) if self._detector is not None else "",
-                values=[KeyValue(key=key, value=value) for key, value in status.values.items()],
-            )
-        ]
-        return array
+        status = self._health.status(
+            self._pipeline, self._now(), detector=self._detector.status, listening=self._outputs.listening
+        )
+        self._outputs.diagnose(status, hardware=self._detector.status.device)
 
 
 def _without_frame(assembled: AssembledFrame, reason: str) -> AssembledFrame:
     return replace(assembled, state=FrameState.STALE, reasons=(*assembled.reasons, reason), frame=None)
-
-
-def _keep_all() -> QoSProfile:
-    return QoSProfile(history=QoSHistoryPolicy.KEEP_ALL, reliability=QoSReliabilityPolicy.RELIABLE)
 
 
 def _warm_up(detector: Detector, parameters: DetectorParameters) -> None:
@@ -378,7 +365,7 @@ def run(argv: list[str] | None = None, *, make: Callable[[DetectorParameters], D
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     node: DetectorNode | None = None
-    executor = SingleThreadedExecutor()
+    executor = single_threaded_executor()
     try:
         node = DetectorNode(make=make)
         executor.add_node(node)
@@ -404,7 +391,7 @@ def _start(node: DetectorNode) -> None:
     node.get_logger().info("active")
 
 
-def _spin_once(executor: SingleThreadedExecutor, node: DetectorNode) -> None:
+def _spin_once(executor: Executor, node: DetectorNode) -> None:
     try:
         executor.spin_once(timeout_sec=0.1)
     except Exception as error:  # noqa: BLE001  # a message that cannot even be deserialised ends here

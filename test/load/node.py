@@ -30,7 +30,7 @@ from rclpy.publisher import Publisher
 import crkd_ros.nodes.detector as detector_node
 from crkd_core.config import load_recipe
 from crkd_core.runtime.assembler import FrameAssembler
-from crkd_core.runtime.detector import Detector
+from crkd_core.runtime.detector import Detector, DetectorStatus
 from crkd_core.types import Boxes3D, Detections, SensorFrame
 from crkd_ros.parameters import DetectorParameters
 from crkd_ros.pipeline import FramePipeline, MessageRig
@@ -63,6 +63,7 @@ class NullDetector(Detector):
     def __init__(self, _parameters: DetectorParameters) -> None:
         self.recipe = load_recipe("student_r50")
         self.device = torch.device("cpu")
+        self.status = DetectorStatus("cpu", "fp32", "eager")
         self.last_timings = {}
         along = np.linspace(5.0, 50.0, BOXES)
         self._boxes = Boxes3D(

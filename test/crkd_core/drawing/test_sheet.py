@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crkd_core.drawing.sheet import FRONT_CAMERAS, REAR_CAMERAS, Caption, SheetOptions, draw_sheet
+from crkd_core.drawing.mosaic import FRONT_CAMERAS, REAR_CAMERAS
+from crkd_core.drawing.sheet import Caption, SheetOptions, draw_sheet
 from crkd_core.geometry.transforms import transform
 from crkd_core.types import Boxes3D, CameraImage, Detections, SensorFrame
 

@@ -32,7 +32,7 @@ class Gate:
 
 def test_newest_item_wins_and_the_others_are_counted():
     gate = Gate()
-    worker = Worker(gate, latest_only=True, on_error=lambda _: None)
+    worker = Worker(gate, on_error=lambda _: None)
     worker.submit(0)
     assert gate.started.acquire(timeout=TIMEOUT)
     for item in (1, 2, 3):
@@ -45,7 +45,7 @@ def test_newest_item_wins_and_the_others_are_counted():
 
 def test_without_dropping_all_items_are_worked_on_in_order():
     gate = Gate()
-    worker = Worker(gate, latest_only=False, on_error=lambda _: None)
+    worker = Worker(gate, on_error=lambda _: None, capacity=9, when_full="wait")
     for item in range(5):
         worker.submit(item)
     assert worker.idle_for == 0.0
@@ -53,6 +53,43 @@ def test_without_dropping_all_items_are_worked_on_in_order():
     assert gate.done == list(range(5))
     assert worker.dropped == 0
     assert worker.stop()
+
+
+def test_handing_over_waits_for_room_where_nothing_may_be_lost():
+    gate, handed_over = Gate(), []
+    worker = Worker(gate, on_error=lambda _: None, capacity=2, when_full="wait")
+
+    def hand_over() -> None:
+        for item in range(5):
+            worker.submit(item)
+            handed_over.append(item)
+
+    thread = threading.Thread(target=hand_over)
+    thread.start()
+    assert gate.started.acquire(timeout=TIMEOUT)
+    thread.join(0.2)
+    assert handed_over == [0, 1, 2]  # one is being worked on, two wait
+    gate.let_through(5)
+    thread.join(TIMEOUT)
+    assert gate.done == list(range(5))
+    assert worker.dropped == 0
+    assert worker.stop()
+
+
+def test_stopping_sets_free_who_waits_for_room():
+    gate = Gate()
+    worker = Worker(gate, on_error=lambda _: None, when_full="wait")
+    worker.submit(0)
+    assert gate.started.acquire(timeout=TIMEOUT)
+    worker.submit(1)
+    thread = threading.Thread(target=worker.submit, args=(2,))
+    thread.start()
+    assert not worker.stop(timeout=0.0)
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    gate.let_through(1)
+    assert worker.stop()
+    assert gate.done == [0]
 
 
 def test_error_is_handed_on_and_the_next_item_worked_on():
@@ -64,7 +101,7 @@ def test_error_is_handed_on_and_the_next_item_worked_on():
             raise ValueError(item)
         done.set()
 
-    worker = Worker(work, latest_only=False, on_error=errors.append)
+    worker = Worker(work, on_error=errors.append, capacity=9)
     worker.submit("bad")
     worker.submit("good")
     assert done.wait(TIMEOUT)
@@ -74,7 +111,7 @@ def test_error_is_handed_on_and_the_next_item_worked_on():
 
 def test_stop_drops_what_waits_and_finishes_what_is_being_done():
     gate = Gate()
-    worker = Worker(gate, latest_only=False, on_error=lambda _: None)
+    worker = Worker(gate, on_error=lambda _: None, capacity=9, when_full="wait")
     worker.submit(0)
     worker.submit(1)
     assert gate.started.acquire(timeout=TIMEOUT)
