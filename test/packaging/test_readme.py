@@ -1,11 +1,13 @@
 """What the README tells a user to type works with the programs as they are."""
 
+import argparse
 import importlib
 import re
 import shlex
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripts import script
@@ -14,40 +16,62 @@ from crkd_ros.specs import SPECS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-BAG_TOOLS = ("nuscenes_to_rosbag", "play_bag", "record_bag", "detect_bag", "evaluate_bag", "render_bag")
 
 
 def commands() -> list[list[str]]:
-    """The words of every line of the README's shell blocks, without comments."""
-    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
-    return [words for block in blocks for line in block.splitlines() if (words := shlex.split(line, comments=True))]
+    """The words of every command of the README's shell blocks: continued lines joined, variables filled in."""
+    found, variables = [], dict[str, str]()
+    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if assigned := re.fullmatch(r'([A-Z]+)="(.*)"', line):
+                variables[assigned[1]] = assigned[2]
+                continue
+            filled = re.sub(r"\$([A-Z]+)", lambda name: variables.get(name[1], name[0]), line)
+            if words := shlex.split(filled, comments=True):
+                found.append(words)
+    return found
 
 
-def parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the program's own parser read the arguments."""
-    program, *arguments = words
-    if program == "python":
-        module = script(Path(arguments.pop(0)).name)
+def program_of(words: list[str]) -> tuple[str, list[str]] | None:
+    """The program of ours that a command starts, and its arguments."""
+    start = next((i for i, word in enumerate(words) if word.startswith("training/")), None)
+    if start is not None:
+        return words[start], words[start + 1 :]
+    ours = (ROOT / "rosbag_tools" / f"{words[0]}.py").is_file()
+    return (words[0], words[1:]) if ours else None
+
+
+class UnderstoodError(Exception):
+    """The arguments were read without complaint."""
+
+
+OURS = [found for words in commands() if (found := program_of(words)) is not None]
+
+
+@pytest.mark.parametrize(("program", "arguments"), OURS, ids=[program for program, _ in OURS])
+def test_commands_are_understood(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch):
+    if program in ("play_bag", "record_bag"):
+        pytest.importorskip("rclpy")
+    if program.startswith("training/"):
+        module = script(Path(program).name)
     else:
-        if program in ("play_bag", "record_bag"):
-            pytest.importorskip("rclpy")
         module = importlib.import_module(f"rosbag_tools.{program}")
+    read = argparse.ArgumentParser.parse_args
+
+    def reading(*given: Any, **named: Any) -> None:
+        read(*given, **named)
+        raise UnderstoodError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", reading)
     monkeypatch.setattr(sys, "argv", [program, *arguments])
-    if hasattr(module, "build_parser"):
-        module.build_parser().parse_args(arguments)
-    elif hasattr(module, "_arguments"):
-        module._arguments(arguments)
-    else:
-        module.arguments()
+    with pytest.raises(UnderstoodError):
+        module.main()
 
 
-def is_ours(words: list[str]) -> bool:
-    return words[0] in BAG_TOOLS or (words[0] == "python" and words[1].startswith("training/"))
-
-
-@pytest.mark.parametrize("words", filter(is_ours, commands()), ids=lambda words: words[0])
-def test_commands_are_understood(words: list[str], monkeypatch: pytest.MonkeyPatch):
-    parse(words, monkeypatch)
+def test_the_programs_of_the_data_set_are_among_them():
+    assert {"training/train.py", "training/distill.py", "detect_bag", "nuscenes_to_rosbag"} <= {
+        name for name, _ in OURS
+    }
 
 
 def test_make_targets_exist():
