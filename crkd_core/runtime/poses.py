@@ -34,6 +34,8 @@ class PoseBuffer:
         self._max_gap = max_gap
         self._stamps: list[int] = []
         self._poses: list[FloatArray] = []
+        # A radar sweep is asked for in every frame that it is part of; a transform between its neighbours comes rarely.
+        self._interpolated: dict[int, FloatArray] = {}
 
     def __len__(self) -> int:
         return len(self._stamps)
@@ -48,12 +50,15 @@ class PoseBuffer:
         i = bisect_left(self._stamps, stamp)
         if i < len(self._stamps) and self._stamps[i] == stamp:
             return False
+        if i < len(self._stamps):
+            self._interpolated.clear()
         self._stamps.insert(i, stamp)
         self._poses.insert(i, T)
         if len(self._stamps) > self._capacity:
             # Several at a time: deleting from the front of a list moves everything behind.
             surplus = max(1, self._capacity // 16)
             del self._stamps[:surplus], self._poses[:surplus]
+            self._interpolated.clear()
         return True
 
     def covers(self, stamp: int) -> bool:
@@ -65,6 +70,8 @@ class PoseBuffer:
         i = bisect_left(self._stamps, stamp)
         if i < len(self._stamps) and self._stamps[i] == stamp:
             return self._poses[i]
+        if stamp in self._interpolated:
+            return self._interpolated[stamp]
         span = self._span(stamp, i) if self._stamps else None
         if span is None:
             return None
@@ -72,7 +79,12 @@ class PoseBuffer:
         if start == end:
             return self._poses[start]
         fraction = (stamp - self._stamps[start]) / (self._stamps[end] - self._stamps[start])
-        return interpolated(self._poses[start], self._poses[end], fraction)
+        T = interpolated(self._poses[start], self._poses[end], fraction)
+        if 0 < i < len(self._stamps):
+            if len(self._interpolated) >= self._capacity:
+                self._interpolated.clear()
+            self._interpolated[stamp] = T
+        return T
 
     def _span(self, stamp: int, i: int) -> tuple[int, int] | None:
         """The two entries between, or from, which the pose at ``stamp`` follows; ``i`` is its place in the order.
@@ -94,4 +106,5 @@ class PoseBuffer:
         i = bisect_right(self._stamps, stamp)
         found = i < len(self._stamps)
         del self._stamps[i:], self._poses[i:]
+        self._interpolated.clear()
         return found

@@ -85,3 +85,27 @@ def test_purge_forgets_what_is_newer():
     assert buffer.purge_after(10 * MILLISECOND)
     assert buffer.newest == 10 * MILLISECOND
     assert not buffer.purge_after(10 * MILLISECOND)
+
+
+def test_what_was_interpolated_follows_transforms_that_come_late_and_time_that_jumps_back():
+    buffer = filled((0, 0.0), (100, 1.0), (200, 2.0))
+    assert buffer.at(50 * MILLISECOND)[0, 3] == 0.5
+    assert buffer.at(50 * MILLISECOND) is buffer.at(50 * MILLISECOND)
+    buffer.insert(60 * MILLISECOND, pose(0.0))
+    assert buffer.at(50 * MILLISECOND)[0, 3] == 0.0
+    buffer.insert(300 * MILLISECOND, pose(9.0))
+    assert buffer.at(250 * MILLISECOND)[0, 3] == 5.5
+    buffer.purge_after(210 * MILLISECOND)
+    np.testing.assert_allclose(buffer.at(250 * MILLISECOND)[0, 3], 2.5)
+    buffer.insert(300 * MILLISECOND, pose(3.0))
+    assert buffer.at(250 * MILLISECOND)[0, 3] == 2.5
+
+
+def test_interpolated_transforms_are_bounded_and_go_with_their_neighbours():
+    buffer = filled(*((10 * k, 0.1 * k) for k in range(16)), capacity=16)
+    for stamp in range(1, 100 * MILLISECOND, MILLISECOND):
+        buffer.at(stamp)
+    assert 0 < len(buffer._interpolated) <= 16
+    buffer.insert(160 * MILLISECOND, pose(1.6))
+    assert not buffer._interpolated
+    assert buffer.at(-41 * MILLISECOND) is None
