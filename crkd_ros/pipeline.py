@@ -15,10 +15,11 @@ from functools import partial
 from typing import Any, Literal
 
 from crkd_core.cli import UserError
-from crkd_core.runtime.assembler import AssembledFrame, FrameAssembler
+from crkd_core.runtime.assembler import AssembledFrame
 from crkd_core.runtime.poses import SECOND, PoseBuffer
 from crkd_core.runtime.rig import CameraCalibration
 from crkd_core.types import FloatArray
+from crkd_ros.backends import BUILTIN, Backend
 from crkd_ros.cdr import header_stamp
 from crkd_ros.conversions import (
     CameraModel,
@@ -31,7 +32,6 @@ from crkd_ros.conversions import (
     transform_of,
 )
 from crkd_ros.parameters import DetectorParameters
-from crkd_ros.tf_buffer import TfBuffer
 
 logger = logging.getLogger(__name__)
 
@@ -96,13 +96,13 @@ class MessageRig:
         frames: sensor -> its frame; from the parameters, else from its newest message.
     """
 
-    def __init__(self, parameters: DetectorParameters) -> None:
+    def __init__(self, parameters: DetectorParameters, backend: Backend = BUILTIN) -> None:
         self._base = parameters.text("base_frame")
         self._world = parameters.text("world_frame")
         self._bev_frame = parameters.text("bev_frame")
         self._T_base_from_bev = parameters.T_base_from_bev
         self._jump = parameters.nanoseconds("jump_ms")
-        self.tf = TfBuffer(jump=self._jump)
+        self.tf = backend.transforms(jump=self._jump)
         self.models: dict[str, CameraModel] = {}
         self._given_mountings = {n: c.T_base_from_cam for n, c in parameters.cameras.items()} | {
             n: r.T_base_from_radar for n, r in parameters.radars.items()
@@ -225,6 +225,7 @@ class FramePipeline:
         replay: bool,
         strict: bool = False,
         namespace: str = "/",
+        backend: Backend = BUILTIN,
         warn: Callable[[str], None] = logger.warning,
     ) -> None:
         """A pipeline without any message yet.
@@ -235,19 +236,21 @@ class FramePipeline:
             replay: measure waiting times in message time (bags, lossless replay), not on the caller's clock.
             strict: raise MessageError for a message that cannot be used.
             namespace: of the node, for relative topic names.
+            backend: converts, matches and transforms; ``distribution`` takes messages of rclpy only.
             warn: gets one sentence about each kind of trouble, at a bounded rate.
         """
         self.inputs = inputs_of(parameters, namespace=namespace)
         self.received: Counter[str] = Counter()
         self.malformed: Counter[str] = Counter()
-        self.rig = MessageRig(parameters)
+        self.rig = MessageRig(parameters, backend)
+        self._backend = backend
         self._parameters = parameters
         self._strict = strict
         self._warn = warn
         self._warned: dict[str, int] = {}
         self._now = 0  # the caller's clock at the last call
         config = parameters.assembler(sweeps=sweeps, replay=replay)
-        self.assembler = FrameAssembler(config, self.rig, on_jump=self._jumped)
+        self.assembler = backend.assembler(config, self.rig, self._jumped)
         self._by_topic: dict[str, list[Input]] = {}
         for use in self.inputs:
             self._by_topic.setdefault(use.topic, []).append(use)
@@ -292,11 +295,12 @@ class FramePipeline:
 
     def _take(self, use: Input, message: Any, now: int) -> list[AssembledFrame]:
         if use.role == "image":
-            image = image_of(message, source=use.sensor)
+            image = image_of(message, source=use.sensor, read=self._backend.rgb_image_of)
             self.rig.set_frame(use.sensor, message.header.frame_id)
             return self.assembler.camera(use.sensor, _stamp(message), image, now)
         if use.role == "radar":
-            points = radar_points_of(message, source=use.sensor, accept_relative=True)
+            read = self._backend.points_of
+            points = radar_points_of(message, source=use.sensor, accept_relative=True, read=read)
             self.rig.set_frame(use.sensor, message.header.frame_id)
             return self.assembler.radar(use.sensor, _stamp(message), points, now)
         if use.role == "reference":

@@ -82,6 +82,7 @@ class FrameAssembler:
         self._radars: dict[str, Track[Points]] = {name: Track(config.sweeps + 64) for name in config.radars}
         self._selector = Selector(config, rig, self._cameras, self._radars)
         self._trigger_offset = 0 if config.trigger is None else config.cameras[config.trigger]
+        self._awaited = "reference stamp" if config.trigger is None else f"image from {config.trigger}"
         self._pending: list[Request] = []
         self._last_stamp: int | None = None  # reference stamp of the newest frame reported
         self._last_trigger: tuple[int, int] | None = None  # stamp and arrival of the newest trigger
@@ -101,8 +102,8 @@ class FrameAssembler:
             return []
         if not track.add(stamp, image, now):
             self.counts["duplicate"] += 1
-        elif name == self.config.trigger:
-            self._open(stamp, now)
+        else:
+            self._arrived(name, stamp, image, now)
         return self._ready(now)
 
     def radar(self, name: str, stamp: int, points: Points, now: int) -> list[AssembledFrame]:
@@ -113,6 +114,8 @@ class FrameAssembler:
             return []
         if not track.add(stamp, points, now):
             self.counts["duplicate"] += 1
+        else:
+            self._arrived(name, stamp, points, now)
         return self._ready(now)
 
     def reference(self, stamp: int, now: int) -> list[AssembledFrame]:
@@ -211,6 +214,11 @@ class FrameAssembler:
 
     # ----------------------------------------------------------------------------------------------------- frames
 
+    def _arrived(self, name: str, stamp: int, item: Image | Points, now: int) -> None:  # noqa: ARG002  # for others
+        """A measurement was added to its track."""
+        if name == self.config.trigger:
+            self._open(stamp, now)
+
     def _open(self, trigger: int, now: int) -> None:
         instant = trigger - self._trigger_offset
         stamp = instant if self.config.at_instant else trigger
@@ -268,9 +276,8 @@ class FrameAssembler:
         self._reported_silence = now
         # Message time goes on as the caller's clock does; without any message the two are one.
         stamp = now if self._last_trigger is None else self._last_trigger[0] + quiet
-        source = f"image from {self.config.trigger}" if self.config.trigger is not None else "reference stamp"
         self.counts[FrameState.STALE.value] += 1
-        return [AssembledFrame(stamp, FrameState.STALE, (f"no {source} for {quiet / SECOND:.1f} s",), None)]
+        return [AssembledFrame(stamp, FrameState.STALE, (f"no {self._awaited} for {quiet / SECOND:.1f} s",), None)]
 
     def _silent(self, now: int) -> set[str]:
         if not self.config.silent or self._started is None:

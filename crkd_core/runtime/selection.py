@@ -73,12 +73,19 @@ class Selector:
             self._add_image(name, request, choice)
         for name in self._config.radars:
             self._add_sweeps(name, request, choice)
+        self._add_poses(request, choice)
+        return choice
+
+    def _add_poses(self, request: Request, choice: Choice) -> None:
         stamps = [pick[0] for pick in choice.images.values()] + [picks[0][0] for picks in choice.sweeps.values()]
         if not self._rig.covers(max([request.stamp, *stamps])):
             choice.context["pose"] = "pose: newest one is older than the measurements"
         if self._rig.bev() is None:
             choice.context["bev"] = f"bev: {self._rig.problem('bev')}"
-        return choice
+
+    def _add_context(self, choice: Choice, name: str, *, known: bool) -> None:
+        if not known:
+            choice.context[name] = f"{name}: {self._rig.problem(name)}"
 
     def _add_image(self, name: str, request: Request, choice: Choice) -> None:
         config = self._config
@@ -90,8 +97,8 @@ class Selector:
             choice.images[name] = pick
         if not final:
             choice.waiting[name] = self._late(name, request)
-        elif self._rig.camera(name) is None:
-            choice.context[name] = f"{name}: {self._rig.problem(name)}"
+        else:
+            self._add_context(choice, name, known=self._rig.camera(name) is not None)
 
     def _add_sweeps(self, name: str, request: Request, choice: Choice) -> None:
         picks, final = radar_choice(self._radars[name], request.instant, self._config)
@@ -99,8 +106,8 @@ class Selector:
             choice.sweeps[name] = picks
         if not final:
             choice.waiting[name] = self._late(name, request)
-        elif self._rig.radar(name) is None:
-            choice.context[name] = f"{name}: {self._rig.problem(name)}"
+        else:
+            self._add_context(choice, name, known=self._rig.radar(name) is not None)
 
     def build(self, request: Request, choice: Choice) -> tuple[SensorFrame | None, tuple[str, ...]]:
         """The frame as chosen (None where there is nothing to run on), and what is wrong with it.

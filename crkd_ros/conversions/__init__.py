@@ -37,7 +37,7 @@ from crkd_ros.conversions.images import (
 )
 from crkd_ros.conversions.messages import Messages, message_class, ros_messages
 from crkd_ros.conversions.points import lidar_points_of, point_cloud_message, points_of
-from crkd_ros.conversions.radar import radar_points, radar_points_of
+from crkd_ros.conversions.radar import radar_points_of
 from crkd_ros.conversions.scenes import SceneDescription, SensorDescription, scene_message, scene_of
 
 __all__ = [
@@ -68,7 +68,6 @@ __all__ = [
     "point_cloud_message",
     "points_of",
     "pose_of_odometry",
-    "radar_points",
     "radar_points_of",
     "rgb_image_of",
     "ros_messages",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,15 +100,22 @@ def rgb_image_of(message: Any, *, source: str) -> NDArray[np.uint8]:
     return pixels[..., ::-1] if encoding == "bgr8" else pixels
 
 
-def image_of(message: Any, *, source: str) -> bytes | NDArray[np.uint8]:
+def image_of(
+    message: Any, *, source: str, read: Callable[..., NDArray[np.uint8]] = rgb_image_of
+) -> bytes | NDArray[np.uint8]:
     """What ``CameraImage.image`` holds, of a ``CompressedImage`` (encoded bytes) or an ``Image`` (RGB pixels).
+
+    Args:
+        message: either.
+        source: what an error message calls it.
+        read: takes the place of ``rgb_image_of``.
 
     Raises:
         ConversionError: see ``encoded_image_of`` and ``rgb_image_of``.
     """
     if hasattr(message, "format"):
         return encoded_image_of(message, source=source)
-    return rgb_image_of(message, source=source)
+    return read(message, source=source)
 
 
 def compressed_image_message(messages: Messages, data: bytes, *, stamp: int, frame_id: str) -> Any:

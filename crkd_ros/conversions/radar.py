@@ -55,7 +55,13 @@ _TRACK_DTYPE = np.dtype([(name, "<f4") for name in ("x", "y", "z", "vx", "vy")] 
 _DYN_PROPS = {1: 1, 2: 0}  # radar_msgs STATIC, DYNAMIC -> stationary, moving; all others are unknown
 
 
-def radar_points_of(message: Any, *, source: str, accept_relative: bool = False) -> NDArray[np.void]:
+def radar_points_of(
+    message: Any,
+    *,
+    source: str,
+    accept_relative: bool = False,
+    read: Callable[..., NDArray[np.void]] = points_of,
+) -> NDArray[np.void]:
     """The returns of a ``PointCloud2``, ``radar_msgs/RadarScan`` or ``radar_msgs/RadarTracks``.
 
     Args:
@@ -63,6 +69,7 @@ def radar_points_of(message: Any, *, source: str, accept_relative: bool = False)
         source: what an error message calls it.
         accept_relative: velocities relative to the sensor will do: where the others are missing, ``vx_comp, vy_comp``
             are NaN, to be set by ``crkd_core.runtime.radar_motion.compensated``.
+        read: takes the place of ``points_of``.
 
     Returns:
         (N,) ``RADAR_DTYPE``; a view of the message where it is packed alike.
@@ -75,12 +82,11 @@ def radar_points_of(message: Any, *, source: str, accept_relative: bool = False)
     elif hasattr(message, "tracks"):
         points = _points_of_tracks(message)
     else:
-        points = points_of(message, source=source)
-    return radar_points(points, source=source, accept_relative=accept_relative)
+        points = read(message, source=source)
+    return _radar_points(points, source=source, accept_relative=accept_relative)
 
 
-def radar_points(points: NDArray[np.void], *, source: str, accept_relative: bool = False) -> NDArray[np.void]:
-    """Radar returns with any columns, (N,) structured, as ``RADAR_DTYPE``; see ``radar_points_of``."""
+def _radar_points(points: NDArray[np.void], *, source: str, accept_relative: bool) -> NDArray[np.void]:
     found = points.dtype.names or ()
     if points.dtype != RADAR_DTYPE:
         if not found and not len(points):
