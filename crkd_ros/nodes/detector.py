@@ -37,6 +37,7 @@ from crkd_core.runtime.detector import Detector
 from crkd_core.runtime.tracker import Tracker
 from crkd_core.types import CameraImage, SensorFrame
 from crkd_ros.answers import Answer, FrameReport, answer, make_detector
+from crkd_ros.backends import BUILTIN, Backend, backend_of
 from crkd_ros.conversions import message_class
 from crkd_ros.diagnostics import Health
 from crkd_ros.nodes.declare import changed_values, check_changes, declared_parameters
@@ -85,6 +86,7 @@ class DetectorNode(LifecycleNode):
         self.add_post_set_parameters_callback(self._parameters_changed)
         self._replay = not self._config.flag("drop_frames")
         self._detector: Detector | None = None
+        self._backend: Backend = BUILTIN
         self._pipeline: FramePipeline | None = None
         self._worker: Worker[_Job] | None = None
         self._health = Health()
@@ -100,6 +102,8 @@ class DetectorNode(LifecycleNode):
         """Load the model and warm it up; make the publishers."""
         started = time.perf_counter()
         try:
+            slop = self._config.nanoseconds("synchronizer_slop_ms")
+            self._backend = backend_of(self._config.text("backend"), slop=slop)
             self._detector = self._make_detector(self._config)
             _warm_up(self._detector, self._config)
             recipe = self._detector.recipe.name
@@ -155,6 +159,7 @@ class DetectorNode(LifecycleNode):
             sweeps=self._detector.recipe.live_sweeps,
             replay=self._replay,
             namespace=self.get_namespace(),
+            backend=self._backend,
             warn=self._warn,
         )
         self._tracker = self._config.tracker()
