@@ -1,114 +1,104 @@
-"""Start the detector: ``ros2 launch crkd_ros detector.launch.py device:=cuda precision:=fp16 use_sim_time:=true``.
+"""Start the detector: ``ros2 launch crkd_ros detector.launch.py device:=cuda precision:=fp16 rviz:=true``.
 
-Values come from ``params_file``; an argument that is given wins over it. ``--show-args`` lists them all.
+Every parameter of the node is an argument; one that is given wins over ``params_file``. ``--show-args`` lists them all.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.action import Action
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.substitutions import ExecutableInPackage
 
-# Arguments that are node parameters of the same name; empty: as in the parameter file.
-PARAMETERS = {
-    "checkpoint": "folder with model.safetensors and model.json",
-    "recipe": "name the checkpoint's recipe must have",
-    "device": "auto, cpu, cuda or cuda:N",
-    "precision": "fp32, fp16 or bf16",
-    "score_threshold": "detections below it are not published",
-    "autostart": "false: wait for a lifecycle manager",
-    "drop_frames": "false: lossless replay",
-    "base_frame": "vehicle frame",
-    "world_frame": "fixed frame: map or odom",
-    "bev_frame": "frame of the BEV grid",
-    "T_base_from_bev": "instead of bev_frame: 'x y z qx qy qz qw'",
-    "pose_source": "tf or odometry",
-    "tf_topic": "moving transforms",
-    "tf_static_topic": "fixed transforms",
-    "odometry_topic": "nav_msgs/Odometry",
-    "cameras": "camera names: '[cam_front, cam_back]'",
-    "radars": "radar names: '[radar_front]'",
-    "image_transport": "compressed or raw",
-    "reference": "instant, camera or topic",
-    "trigger_camera": "the reference camera",
-    "reference_topic": "with reference:=topic",
-    "reference_type": "message type of reference_topic",
-    "deadline_ms": "how long a frame waits for its sensors",
-    "detections_topic": "vision_msgs/Detection3DArray",
-    "velocities_topic": "velocity of each detection",
-    "markers_topic": "visualization_msgs/MarkerArray",
-    "manifest_topic": "what each answer was made of",
-    "labels_topic": "class names, latched",
-    "vision_info_topic": "vision_msgs/VisionInfo, latched",
-    "timing_topic": "milliseconds a frame, on a topic for each stage",
-    "mosaic_topic": "all cameras, with boxes",
+from crkd_ros.launch_arguments import (
+    descriptions,
+    parameter_values,
+    parameters_of,
+    recorded_topics,
+    renamed_topics,
+)
+
+CONFIG = Path(get_package_share_directory("crkd_ros")) / "config"
+LAYOUT = CONFIG / "foxglove" / "detector.json"
+OPTIONS = {
+    "params_file": ("", "ROS 2 parameter file of the node (empty: its defaults, as in config/detector.yaml)"),
+    "namespace": ("", "namespace of node and relative topics"),
+    "use_sim_time": ("false", "follow /clock"),
+    "log_level": ("info", "debug, info, warn or error"),
+    "rviz": ("false", "show cameras, boxes and velocities in RViz"),
+    "rviz_config": (str(CONFIG / "rviz" / "detector.rviz"), "what RViz shows"),
+    "foxglove": ("false", "start foxglove_bridge"),
+    "foxglove_port": ("8765", "its WebSocket port"),
+    "record": ("", "bag to write the answers to (MCAP); must not exist"),
+    "record_inputs": ("false", "record everything the detector reads, too"),
 }
-# Topics of a whole group of sensors; {} stands for the sensor's name. Each is a parameter of every sensor of the group.
-PATTERNS = {
-    "image_topics": ("camera", "image_topic", "image topics: '{}/image_raw/compressed'"),
-    "info_topics": ("camera", "info_topic", "camera_info topics: '{}/camera_info'"),
-    "radar_topics": ("radar", "topic", "radar topics: '{}/points'"),
-}
-# Parameters that a YAML reader would not take for the text they are.
-TEXTS = ("T_base_from_bev", "checkpoint", "recipe")
+"""Arguments that are no parameters of the node, with their default and meaning; true and false are a choice."""
 
 
 def generate_launch_description() -> LaunchDescription:
-    """All arguments, and the node that is made of them."""
-    shipped = str(Path(get_package_share_directory("crkd_ros")) / "config" / "detector.yaml")
+    """All arguments, and the processes that are made of them."""
+    parameters = {
+        name: ("", f"{text} (empty: as in params_file, else the default)") for name, text in descriptions().items()
+    }
     arguments = [
-        DeclareLaunchArgument("params_file", default_value=shipped, description="ROS 2 parameter file of the node"),
-        DeclareLaunchArgument("namespace", default_value="", description="namespace of node and relative topics"),
         DeclareLaunchArgument(
-            "use_sim_time", default_value="false", description="follow /clock", choices=["true", "false"]
-        ),
-        DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn or error"),
+            name,
+            default_value=default,
+            description=text,
+            choices=["true", "false"] if default in ("true", "false") else None,
+        )
+        for name, (default, text) in {**OPTIONS, **parameters}.items()
     ]
-    described = {**PARAMETERS, **{name: text for name, (_, _, text) in PATTERNS.items()}}
-    arguments += [
-        DeclareLaunchArgument(name, default_value="", description=f"{text} (empty: as in params_file)")
-        for name, text in described.items()
-    ]
-    return LaunchDescription([*arguments, OpaqueFunction(function=detector_node)])
+    return LaunchDescription([*arguments, OpaqueFunction(function=processes)])
 
 
-def detector_node(context: LaunchContext) -> list[Node]:
-    """The node, once the arguments are known."""
+def processes(context: LaunchContext) -> list[Action]:
+    """The node and what was asked for beside it, once the arguments are known."""
 
     def argument(name: str) -> str:
         return str(LaunchConfiguration(name).perform(context))
 
-    values: dict[str, Any] = {"use_sim_time": argument("use_sim_time") == "true"}
-    for name in PARAMETERS:
-        if text := argument(name):
-            values[name] = text if name in TEXTS else yaml.safe_load(text)
-    params_file = argument("params_file")
-    for name, (group, parameter, _) in PATTERNS.items():
-        if pattern := argument(name):
-            for sensor in values.get(f"{group}s") or sensors_of(params_file, f"{group}s"):
-                values[f"{group}.{sensor}.{parameter}"] = pattern.replace("{}", sensor)
-    return [
+    params_file, namespace = argument("params_file"), argument("namespace")
+    sim_time = {"use_sim_time": argument("use_sim_time") == "true"}
+    values = parameter_values({name: argument(name) for name in descriptions()}, params_file)
+    found: list[Action] = [
         Node(
             package="crkd_ros",
             executable="detector_node",
             name="detector",
-            namespace=argument("namespace"),
-            parameters=[params_file, values],
+            namespace=namespace,
+            parameters=[*([params_file] if params_file else []), {**values, **sim_time}],
             arguments=["--ros-args", "--log-level", argument("log_level")],
             output="screen",
+            on_exit=Shutdown(reason="the detector has ended"),
         )
     ]
-
-
-def sensors_of(params_file: str, group: str) -> list[str]:
-    """Sensor names in a parameter file, whatever its node is called; the defaults where it does not say."""
-    from crkd_ros.parameters import load_parameters
-
-    sensors = load_parameters(params_file).values[group]
-    return sensors if isinstance(sensors, list) else []
+    if argument("rviz") == "true":
+        renamed = renamed_topics(parameters_of(values, params_file), namespace)
+        found.append(
+            Node(
+                package="rviz2",
+                executable="rviz2",
+                name="rviz",
+                arguments=["-d", argument("rviz_config")],
+                parameters=[sim_time],
+                remappings=renamed,
+            )
+        )
+    if argument("foxglove") == "true":
+        port = int(argument("foxglove_port"))
+        bridge = {"package": "foxglove_bridge", "executable": "foxglove_bridge", "name": "foxglove_bridge"}
+        found.append(Node(**bridge, parameters=[{"port": port, **sim_time}]))
+        found.append(LogInfo(msg=f"Foxglove: open ws://localhost:{port} with the layout {LAYOUT}"))
+    if record := argument("record"):
+        inputs = argument("record_inputs") == "true"
+        topics = recorded_topics(parameters_of(values, params_file), namespace, inputs=inputs)
+        command = [ExecutableInPackage("record_bag", "crkd_ros"), *topics, "--out", record]
+        command += ["--use-sim-time"] if sim_time["use_sim_time"] else []
+        found.append(ExecuteProcess(cmd=command, name="record_bag", output="screen"))
+    return found

@@ -1,45 +1,51 @@
-"""The launch file; the launch package itself comes with a ROS distribution only."""
+"""detector.launch.py: its arguments, and the processes that are made of them."""
 
-import ast
-import importlib.util
-from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
+from launch_file import command, context_of, load
 
-from crkd_ros.specs import SPECS, camera_specs, radar_specs
-
-FILE = Path(__file__).resolve().parents[2] / "launch" / "detector.launch.py"
-
-
-def constant(name: str) -> Any:
-    for node in ast.parse(FILE.read_text()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-            return ast.literal_eval(node.value)
-    raise AssertionError(f"{FILE.name} has no {name}")
+pytestmark = pytest.mark.ros
 
 
-def test_arguments_are_parameters_of_the_node():
-    known = {spec.name: spec for spec in SPECS}
-    assert set(constant("PARAMETERS")) <= set(known)
-    # What a YAML reader might take for something else than the text it is meant to be.
-    assert set(constant("TEXTS")) <= {name for name, spec in known.items() if isinstance(spec.default, str)}
+@pytest.fixture(scope="module")
+def module() -> ModuleType:
+    return load("detector.launch.py")
 
 
-def test_every_topic_and_frame_can_be_given():
-    names = {spec.name for spec in SPECS if spec.name.endswith(("_topic", "_frame"))}
-    assert names <= set(constant("PARAMETERS"))
-    sensors = {spec.name for spec in (*camera_specs("s"), *radar_specs("s")) if spec.name.endswith("topic")}
-    assert {f"{group}.s.{parameter}" for group, parameter, _ in constant("PATTERNS").values()} == sensors
+def processes(module: ModuleType, **given: str) -> list[list[str]]:
+    """The command line of each process but the node's, which launch completes when it starts it."""
+    import launch
+    import launch_ros
+
+    context = context_of(module, given)
+    started = [found for found in module.processes(context) if isinstance(found, launch.actions.ExecuteProcess)]
+    assert isinstance(started[0], launch_ros.actions.Node)
+    return [command(process, context) for process in started[1:]]
 
 
-@pytest.mark.ros
-def test_description_holds_every_argument():
-    pytest.importorskip("launch_ros", reason="launch comes with a ROS distribution")
-    spec = importlib.util.spec_from_file_location("detector_launch", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = {argument.name for argument in module.generate_launch_description().get_launch_arguments()}
-    assert {"params_file", "namespace", "use_sim_time", *module.PARAMETERS, *module.PATTERNS} <= found
+def test_every_parameter_is_an_argument(module: ModuleType):
+    from crkd_ros.launch_arguments import descriptions
+
+    arguments = [argument.name for argument in module.generate_launch_description().get_launch_arguments()]
+    assert arguments == [*module.OPTIONS, *descriptions()]
+
+
+def test_alone_by_default(module: ModuleType):
+    assert processes(module) == []
+
+
+def test_recording_names_all_answers(module: ModuleType):
+    (words,) = processes(module, record="answers", namespace="car", use_sim_time="true")
+    assert words[:2] == ["record_bag", "/car/detections"]
+    assert words[-3:] == ["--out", "answers", "--use-sim-time"]
+    assert "/tf" not in words
+    (words,) = processes(module, record="answers", record_inputs="true")
+    assert {"/tf", "/cam_front/image_raw/compressed", "/radar_front/points"} < set(words)
+
+
+def test_wrong_values_end_it_at_once(module: ModuleType):
+    from crkd_ros.specs import ParameterError
+
+    with pytest.raises(ParameterError, match="precision"):
+        processes(module, precision="fp7")
