@@ -53,6 +53,7 @@ IDLE = 3.0
 """In a replay, seconds without any message after which the recording has ended: pending frames go as they are."""
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+ERROR = TransitionCallbackReturn.ERROR
 
 
 @dataclass(frozen=True)
@@ -130,26 +131,23 @@ class DetectorNode(LifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe, and finish the frame that is being worked on."""
-        self._stop()
-        return super().on_deactivate(state)
+        result = self._let_go(self._stop)
+        return super().on_deactivate(state) if result == SUCCESS else result
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Drop the model and the publishers."""
-        self._release()
-        return super().on_cleanup(state)
+        result = self._let_go(self._release)
+        return super().on_cleanup(state) if result == SUCCESS else result
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop whatever is running."""
-        self._stop()
-        self._release()
-        return super().on_shutdown(state)
+        result = self._let_go(self._stop, self._release)
+        return super().on_shutdown(state) if result == SUCCESS else result
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """A transition failed in a way that nobody foresaw: let go of everything, ready to be configured anew."""
-        self._stop()
-        self._release()
-        super().on_error(state)
-        return SUCCESS
+        result = self._let_go(self._stop, self._release)
+        return super().on_error(state) if result == SUCCESS else result
 
     def _begin(self) -> None:
         assert self._detector is not None
@@ -197,6 +195,15 @@ class DetectorNode(LifecycleNode):
         self._config = self._config.changed(changed_values(parameters))
         if self._outputs is not None and self._worker is not None:
             self._outputs.announce(self._config)
+
+    def _let_go(self, *steps: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            for step in steps:
+                step()
+        except Exception as error:  # noqa: BLE001  # see _failure
+            self._failure(error)
+            return ERROR
+        return SUCCESS
 
     def _failure(self, error: Exception) -> TransitionCallbackReturn:
         """Say why a transition failed: rclpy would swallow the error without a word."""

@@ -17,7 +17,7 @@ def frame(names: tuple[str, ...], image: object = None) -> SensorFrame:
     """The i-th camera's picture is of grey 100 + 10 i."""
     greys = (np.full((180, 320, 3), 100 + 10 * i, dtype=np.uint8) for i in range(len(names)))
     cameras = {
-        name: CameraImage(grey if image is None else image, K, T_BASE_FROM_CAM, np.eye(4), 0)  # type: ignore[arg-type]
+        name: CameraImage(grey if image is None else image, K, T_BASE_FROM_CAM, np.eye(4), 0)
         for name, grey in zip(names, greys, strict=True)
     }
     return SensorFrame(cameras, {}, 0, np.eye(4), np.eye(4))

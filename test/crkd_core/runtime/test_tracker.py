@@ -115,5 +115,5 @@ def test_what_is_held_is_bounded():
     follow, rng = tracker(max_age=0.5), np.random.default_rng(0)
     for frame in range(60):
         objects: list[FloatArray] = list(np.column_stack([rng.uniform(-1e4, 1e4, (50, 2)), np.zeros((50, 2))]))
-        follow.update(seen(frame / 10, *(tuple(row) for row in objects)), HERE)  # type: ignore[arg-type]
+        follow.update(seen(frame / 10, *(tuple(row) for row in objects)), HERE)
     assert 50 <= len(follow._objects.ids) <= 6 * 50

@@ -104,6 +104,67 @@ def test_an_error_nobody_foresaw_is_told_too(
     assert node.problem == "RuntimeError: CUDA out of memory"
 
 
+def state_of(node: DetectorNode) -> str:
+    return str(node._state_machine.current_state[1])
+
+
+def test_every_transition_ends_in_its_state(make: Callable[..., DetectorNode], checkpoint: Path):
+    node = make(checkpoint=str(checkpoint))
+    steps = [
+        (node.trigger_configure, "inactive"),
+        (node.trigger_activate, "active"),
+        (node.trigger_deactivate, "inactive"),
+        (node.trigger_cleanup, "unconfigured"),
+        (node.trigger_shutdown, "finalized"),
+    ]
+    assert state_of(node) == "unconfigured"
+    for step, state in steps:
+        assert step() == SUCCESS
+        assert state_of(node) == state
+    assert not list(node.timers)
+    assert node._detector is None
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_it_can_be_shut_down_from_every_state(make: Callable[..., DetectorNode], checkpoint: Path, steps: int):
+    node = make(checkpoint=str(checkpoint))
+    for step in (node.trigger_configure, node.trigger_activate)[:steps]:
+        assert step() == SUCCESS
+    assert node.trigger_shutdown() == SUCCESS
+    assert state_of(node) == "finalized"
+
+
+@pytest.mark.parametrize("failing", ["trigger_deactivate", "trigger_cleanup"])
+def test_after_an_error_in_a_transition_everything_is_let_go_of_and_the_node_can_be_configured_anew(
+    make: Callable[..., DetectorNode], checkpoint: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+):
+    node = make(checkpoint=str(checkpoint))
+    assert node.trigger_configure() == SUCCESS
+    step = "_release"
+    if failing == "trigger_deactivate":
+        assert node.trigger_activate() == SUCCESS
+        step = "_stop"
+    with monkeypatch.context() as patch:
+        whole, calls = getattr(node, step), []
+
+        def fail_once() -> None:
+            calls.append(step)
+            if len(calls) == 1:
+                raise RuntimeError("the device is gone")
+            whole()
+
+        patch.setattr(node, step, fail_once)
+        getattr(node, failing)()
+    assert len(calls) == 2
+    assert node.problem == "RuntimeError: the device is gone"
+    assert state_of(node) == "unconfigured"
+    assert node._detector is None
+    assert sensor_topics(node) == []
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    assert state_of(node) == "active"
+
+
 def test_a_parameter_file_that_is_not_there_is_one_line_and_code_2(tmp_path: Path):
     words = ["--ros-args", "--params-file", str(tmp_path / "nothing.yaml")]
     done = subprocess.run(
