@@ -185,7 +185,10 @@ def pose_digest(frame: SensorFrame) -> str:
 
 
 def output_messages(messages: Messages, found: Answer, *, wanted: Container[str]) -> Iterator[tuple[str, Any]]:
-    """What is published about a frame, in this order: whoever has its detections can expect to have the rest.
+    """What is published about a frame, in this order.
+
+    Whoever has its detections can expect to have their velocities and what they were made of. Markers come last: making
+    them takes longer than all the rest.
 
     Args:
         messages: the kind to make.
@@ -194,12 +197,12 @@ def output_messages(messages: Messages, found: Answer, *, wanted: Container[str]
     """
     if "manifest_topic" in wanted:
         yield "manifest_topic", report_message(messages, found.report)
-    if "markers_topic" in wanted:
-        yield "markers_topic", marker_array(messages, found.detections, ids=found.ids)
     if "velocities_topic" in wanted:
         yield "velocities_topic", velocity_cloud(messages, found.detections)
     if "detections_topic" in wanted:
         yield "detections_topic", detection_array(messages, found.detections, ids=[str(i) for i in found.ids])
+    if "markers_topic" in wanted:
+        yield "markers_topic", marker_array(messages, found.detections, ids=found.ids)
 
 
 def report_message(messages: Messages, report: FrameReport) -> Any:

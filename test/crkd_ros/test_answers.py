@@ -134,3 +134,9 @@ def test_pose_changes_show_in_the_report():
 def test_report_of_something_else_is_refused():
     with pytest.raises(ConversionError, match="manifest: "):
         report_of(bag_messages().String(data='{"colour": "red"}'))
+
+
+def test_detections_follow_what_they_were_made_of_and_do_not_wait_for_markers():
+    found = answer(detect, assembled(micro_frame(0).frame), frame_id="base_link")
+    order = [key for key, _ in output_messages(bag_messages(), found, wanted=OUTPUT_TYPES)]
+    assert order == ["manifest_topic", "velocities_topic", "detections_topic", "markers_topic"]
