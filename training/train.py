@@ -76,7 +76,9 @@ def options(description: str) -> ArgumentParser:
         "--no-augment", action="store_true", help="no augmentation; samples are kept in memory (small sets)"
     )
     test = parser.add_argument_group("evaluation when done, and on the way")
-    test.add_argument("--evaluate-scenes", nargs="*", help="scenes of --dataroot to detect and score (named none: all)")
+    scored = test.add_mutually_exclusive_group()
+    scored.add_argument("--evaluate-scenes", nargs="*", help="scenes to detect and score (named none: all)")
+    scored.add_argument("--evaluate-split", help="or a split")
     test.add_argument("--evaluate-root", type=Path, help="another data set (default: --dataroot)")
     test.add_argument("--evaluate-version", help="its version folder (default: --version)")
     test.add_argument(
@@ -210,11 +212,12 @@ def check_options(args: argparse.Namespace, *, resume: bool) -> None:
             "expected --synthscenes and --workers of 0 or more, --frames-per-drive of 1 or more, --image-width of 64 "
             f"or more; got {args.synthscenes}, {args.workers}, {args.frames_per_drive}, {args.image_width}"
         )
-    if args.evaluate_every < 0 or (args.evaluate_every and args.evaluate_scenes is None):
+    evaluates = args.evaluate_scenes is not None or args.evaluate_split is not None
+    if args.evaluate_every < 0 or (args.evaluate_every and not evaluates):
         raise UserError("--evaluate-every: expected 1 or more, with --evaluate-scenes that say what is evaluated")
     if args.evaluate_every:
         require_devkit()
-    if args.evaluate_scenes is not None and not (args.evaluate_root or args.dataroot):
+    if evaluates and not (args.evaluate_root or args.dataroot):
         raise UserError("--evaluate-scenes: of which data set? name it with --evaluate-root DIR")
     if (args.out / RESUME_FILE).exists() and not resume:
         raise UserError(f"{args.out}: holds a run already; add --resume to go on, or choose another --out")
@@ -289,12 +292,11 @@ def prepared_data(args: argparse.Namespace) -> Prepared | None:
 
 def scored_frames(args: argparse.Namespace, recipe: Recipe) -> ScoredFrames | None:
     """What the run is evaluated on; None: nothing."""
-    if args.evaluate_scenes is None:
+    if args.evaluate_scenes is None and args.evaluate_split is None:
         return None
-    root = args.evaluate_root or args.dataroot
-    return ScoredFrames(
-        nuscenes_frames(root, args.evaluate_version or args.version, recipe, scenes=args.evaluate_scenes)
-    )
+    root, split, scenes = args.evaluate_root or args.dataroot, args.evaluate_split, args.evaluate_scenes
+    version = args.evaluate_version or args.version
+    return ScoredFrames(nuscenes_frames(root, version, recipe, split=split, scenes=scenes))
 
 
 def evaluated(args: argparse.Namespace, scored: ScoredFrames, recipe: Recipe) -> Metrics | None:
@@ -314,6 +316,7 @@ def evaluated(args: argparse.Namespace, scored: ScoredFrames, recipe: Recipe) ->
         return None
     best = ceiling(scored.truth, recipe, scored.frames[0].frame.T_base_from_bev)
     print(metrics_table(metrics, ceiling=best))
+    metrics.save(args.out / "metrics.json")
     return metrics
 
 

@@ -1,0 +1,114 @@
+"""The arms of CRKD's table: its four rows, each loss alone, each correction undone, and what they need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["teacher", "baseline", "student", "crkd"]
+Part = Literal["table", "loss", "correction"]
+
+_OFF = {
+    "CSRD": ("distillation.radar.weight=0",),
+    "MSFD": ("distillation.features.camera_weight=0", "distillation.features.fused_weight=0"),
+    "RelD": ("distillation.relation.weight=0",),
+    "RespD": ("distillation.response.heatmap_weight=0", "distillation.response.box_weight=0"),
+}
+"""What switches each loss off."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the study.
+
+    Attributes:
+        name: of the row, and with the seed of its folder.
+        words: what it is.
+        role: of its recipe.
+        part: of the study.
+        changes: KEY=VALUE changes of the recipe.
+        reference: the arm it is compared with, seed by seed; "": none.
+    """
+
+    name: str
+    words: str
+    role: Role
+    part: Part
+    changes: tuple[str, ...] = ()
+    reference: str = ""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Arms whose checkpoints, of the same seed, it starts with."""
+        return ("teacher", "student") if self.role == "crkd" else ()
+
+
+CONTROL = "student_on"
+"""The student trained on without a teacher: what the losses add is the difference to it, not to less training."""
+
+
+def _without(*losses: str) -> tuple[str, ...]:
+    return tuple(change for loss in losses for change in _OFF[loss])
+
+
+def _alone(loss: str, words: str) -> Arm:
+    others = _without(*(other for other in _OFF if other != loss))
+    return Arm(f"only_{loss.lower()}", f"{loss} alone: {words}", "crkd", "loss", others, CONTROL)
+
+
+def _released(key: str, words: str) -> Arm:
+    name = key.rpartition(".")[2]
+    return Arm(f"released_{name}", words, "crkd", "correction", (f"{key}=released",), "crkd")
+
+
+ARMS = (
+    Arm("teacher", "camera + LiDAR", "teacher", "table"),
+    Arm("student", "camera + radar, gated fusion", "student", "table", reference="baseline"),
+    Arm("crkd", "the student, trained on with all four losses", "crkd", "table", reference=CONTROL),
+    Arm(CONTROL, "the student, trained on without a teacher", "crkd", "table", _without(*_OFF), "student"),
+    Arm("baseline", "camera + radar, convolutional fusion", "baseline", "table"),
+    _alone("CSRD", "radar map against the teacher's objectness"),
+    _alone("MSFD", "camera and fused features at objects"),
+    _alone("RelD", "relations between places"),
+    _alone("RespD", "the head's answers"),
+    _released("distillation.features.masks", "masks of three corners, growth along the wrong axes"),
+    _released("distillation.radar.objectness", "class logits averaged before the sigmoid"),
+    _released("distillation.relation.affinity", "inner products in place of cosines, at the same weight"),
+    _released("distillation.batch_division", "means divided by the batch size once more"),
+    _released("distillation.teacher_statistics", "the teacher's norms use the batch"),
+    _released("bev_augment.radar_velocity", "radar augmentation turns the wrong features"),
+)
+"""In order of importance."""
+
+
+@dataclass(frozen=True)
+class SeededArm:
+    """An arm with one seed, which is also that of the checkpoints it starts with.
+
+    Attributes:
+        arm: which.
+        seed: of weights, order and augmentation.
+    """
+
+    arm: Arm
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return name_of(self.arm.name, self.seed)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Folders of the arms it starts with."""
+        return tuple(name_of(name, self.seed) for name in self.arm.needs)
+
+
+def name_of(arm: str, seed: int) -> str:
+    """Folder of an arm with a seed."""
+    return f"{arm}-seed{seed}"
+
+
+def seeded(arms: tuple[Arm, ...], seeds: range) -> list[SeededArm]:
+    """All arms, in order of importance: an arm with every seed before the next arm."""
+    return [SeededArm(arm, seed) for arm in arms for seed in seeds]

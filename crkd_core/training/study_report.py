@@ -1,0 +1,168 @@
+"""The study as a page and a picture: means, spreads and differences seed by seed."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from crkd_core.training.metrics import Metrics
+from crkd_core.training.study import ARMS, CONTROL, Arm
+
+ORDER = ("teacher", "crkd", "student", "baseline")
+"""The paper's order by NDS."""
+_PARTS = {"table": "The table", "loss": "Each loss alone", "correction": "Each correction undone"}
+_COLOURS = {"table": "#0072b2", "loss": "#009e73", "correction": "#d55e00"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm with one seed that has ended.
+
+    Attributes:
+        facts: what ``arm.json`` holds: steps, samples, minutes, command, device and so on.
+        metrics: of its checkpoint; None: not scored yet.
+    """
+
+    facts: dict[str, Any]
+    metrics: Metrics | None
+
+
+Rows = dict[str, dict[int, Row]]
+"""Arm -> seed -> what came out."""
+
+
+def read_rows(out: Path) -> Rows:
+    """The arms below a folder that have ended."""
+    rows: Rows = {}
+    for path in sorted(out.glob("*/arm.json")):
+        facts, scored = json.loads(path.read_text()), path.with_name("metrics.json")
+        metrics = Metrics.from_json(scored.read_bytes()) if scored.exists() else None
+        rows.setdefault(facts["arm"], {})[facts["seed"]] = Row(facts, metrics)
+    return rows
+
+
+def study_page(arms: Sequence[Arm], rows: Rows, *, command: str, simulator: str) -> str:
+    """The study as Markdown.
+
+    Args:
+        arms: all there are, run or not.
+        rows: those that have ended.
+        command: that made the page.
+        simulator: hash of SynthScenes' configuration, where that is what was trained on.
+    """
+    method = (
+        f"Made by `{command}`. {_ran(arms, rows)} Every run starts from scratch: no ImageNet weights. What is scored "
+        "is the last checkpoint (averaged weights), never one chosen by its score. ± is the standard deviation over "
+        "seeds; differences are means over seeds of the difference to the row named, of the same seed."
+    )
+    parts = ["# CRKD's table", method, "![NDS of every arm](study.png)", _order(rows)]
+    for part, title in _PARTS.items():
+        parts.append(f"## {title}\n\n{_table([arm for arm in arms if arm.part == part], rows)}")
+    parts += ["## What ran", _work(arms, rows, simulator), "## Commands", _commands(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _ran(arms: Sequence[Arm], rows: Rows) -> str:
+    scored = {arm.name: len(_nds(rows, arm.name)) for arm in arms}
+    missing = [name for name, count in scored.items() if count == 0]
+    words = f"{sum(scored.values())} runs of {len(scored) - len(missing)} of the {len(scored)} arms are scored"
+    return f"{words}; not: {', '.join(missing)}." if missing else f"{words}."
+
+
+def _order(rows: Rows) -> str:
+    means = {name: statistics.fmean(values) for name in ORDER if (values := _nds(rows, name).values())}
+    if len(means) < len(ORDER):
+        return "The paper's order, teacher > CRKD > student >= baseline, cannot be judged: a row is missing."
+    found = sorted(means, key=lambda name: -means[name])
+    holds = "holds" if tuple(found) == ORDER else "does not hold"
+    figures = " > ".join(f"{name} {means[name]:.3f}" for name in found)
+    return f"The paper's order by NDS, teacher > CRKD > student >= baseline, {holds} here: {figures}."
+
+
+def _table(arms: Sequence[Arm], rows: Rows) -> str:
+    heads = ["arm", "what", "n", "mAP", "NDS", "mATE m", "mAVE m/s", "NDS, difference to"]
+    lines = [heads, ["---", "---", *["---:"] * 5, "---"]]
+    for arm in arms:
+        found = [row.metrics.official for row in rows.get(arm.name, {}).values() if row.metrics is not None]
+        cells = [arm.name, arm.words, str(len(found))]
+        if not found:
+            lines.append([*cells, "not scored" if arm.name in rows else "not run", "", "", "", ""])
+            continue
+        cells += [_spread([f.mAP for f in found]), _spread([f.NDS for f in found])]
+        for values in ([f.mATE for f in found], [f.mAVE for f in found]):
+            known = [value for value in values if value is not None]
+            cells.append(f"{statistics.fmean(known):.3f}" if known else "-")
+        lines.append([*cells, _difference(arm, rows)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _difference(arm: Arm, rows: Rows) -> str:
+    own, other = _nds(rows, arm.name), _nds(rows, arm.reference)
+    both = [own[seed] - other[seed] for seed in own if seed in other]
+    return f"{_spread(both, sign='+')} to {arm.reference}" if both else ""
+
+
+def _nds(rows: Rows, arm: str) -> dict[int, float]:
+    """Seed -> NDS of the runs that are scored."""
+    found = rows.get(arm, {})
+    return {seed: row.metrics.official.NDS for seed, row in found.items() if row.metrics is not None}
+
+
+def _spread(values: Sequence[float], *, sign: str = "") -> str:
+    mean = f"{statistics.fmean(values):{sign}.3f}"
+    return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
+
+
+def _work(arms: Sequence[Arm], rows: Rows, simulator: str) -> str:
+    heads = ["arm", "recipe", "seeds", "steps", "samples", "minutes"]
+    lines = [heads, ["---", "---", *["---:"] * 4]]
+    for arm in arms:
+        found = [row.facts for row in rows.get(arm.name, {}).values()]
+        if found:
+            seeds = ", ".join(str(facts["seed"]) for facts in found)
+            minutes = ", ".join(f"{facts['minutes']:.1f}" for facts in found)
+            lines.append(
+                [arm.name, found[0]["recipe"], seeds, str(found[0]["steps"]), str(found[0]["samples"]), minutes]
+            )
+    everything = [row.facts for by_seed in rows.values() for row in by_seed.values()]
+    keys = ("device", "precision", "torch", "commit", "synthscenes")
+    facts = {key: sorted({str(row[key]) for row in everything if key in row}) for key in keys}
+    words = "; ".join(f"{key} {', '.join(values)}" for key, values in facts.items() if values)
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    notes = (
+        f"{words}. The simulator's configuration is `{simulator}` now. Steps, samples and minutes are of the arm "
+        f"itself; `{CONTROL}` and all that follow it start from the student of their seed. No arm read its test drives "
+        "in training."
+    )
+    return f"{table}\n\n{notes}"
+
+
+def _commands(rows: Rows) -> str:
+    lines = [f"{row.facts['command']}" for arm in ARMS for row in rows.get(arm.name, {}).values()]
+    return "```\n" + "\n".join(lines) + "\n```"
+
+
+def study_picture(arms: Sequence[Arm], rows: Rows, path: Path) -> None:
+    """NDS of every arm that is scored: a dot for each seed, a line at the mean; less than 150 kB."""
+    scored = [arm for arm in arms if _nds(rows, arm.name)]
+    figure = Figure(figsize=(9, 1.2 + 0.34 * max(1, len(scored))))
+    axes = figure.subplots()
+    for place, arm in enumerate(reversed(scored)):
+        values = list(_nds(rows, arm.name).values())
+        axes.plot(values, [place] * len(values), "o", color=_COLOURS[arm.part], alpha=0.8)
+        axes.plot([statistics.fmean(values)], [place], "|", color=_COLOURS[arm.part], markersize=18, markeredgewidth=2)
+    for name, style in (("crkd", "-"), (CONTROL, "--")):
+        if values := list(_nds(rows, name).values()):
+            axes.axvline(statistics.fmean(values), color="#999999", linewidth=0.8, linestyle=style, zorder=0)
+    axes.set_yticks(range(len(scored)), [arm.name for arm in reversed(scored)])
+    axes.set_xlabel(f"NDS; lines: crkd (full), {CONTROL} (dashed)")
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100, metadata={"Software": None})

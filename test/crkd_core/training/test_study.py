@@ -1,0 +1,143 @@
+"""The arms of the study, and the page and the picture that come of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from crkd_core.config import load_recipe, recipe_from_dict, recipe_to_dict
+from crkd_core.distillation.distiller import check_pair
+from crkd_core.training.metrics import ClassMetrics, Metrics, summary
+from crkd_core.training.study import ARMS, CONTROL, Arm, seeded
+from crkd_core.training.study_report import read_rows, study_page, study_picture
+from crkd_core.types import DETECTION_CLASSES
+
+KNOWN = {arm.name: arm for arm in ARMS}
+
+
+def resolved(arm: Arm) -> dict[str, float | str]:
+    """The distillation section of an arm, flat."""
+    values = recipe_to_dict(load_recipe(f"{arm.role}_study"))
+    for change in arm.changes:
+        path, _, value = change.partition("=")
+        *sections, key = path.split(".")
+        section = values
+        for name in sections:
+            section = section[name]
+        assert key in section, change
+        section[key] = type(section[key])(value)
+    recipe_from_dict(values, source=arm.name)
+    found = {"radar_velocity": values["bev_augment"]["radar_velocity"]}
+    for name, value in (values["distillation"] or {}).items():
+        found |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+    return found
+
+
+WEIGHTS = {
+    "CSRD": ["radar.weight"],
+    "MSFD": ["features.camera_weight", "features.fused_weight"],
+    "RelD": ["relation.weight"],
+    "RespD": ["response.heatmap_weight", "response.box_weight"],
+}
+
+
+def losses_on(arm: Arm) -> set[str]:
+    values = resolved(arm)
+    return {loss for loss, names in WEIGHTS.items() if all(values[name] > 0 for name in names)}
+
+
+def test_every_loss_is_alone_in_one_arm_all_are_in_crkd_and_none_in_the_control():
+    assert losses_on(KNOWN["crkd"]) == set(WEIGHTS)
+    assert losses_on(KNOWN[CONTROL]) == set()
+    alone = [losses_on(arm) for arm in ARMS if arm.part == "loss"]
+    assert sorted(map(sorted, alone)) == sorted([loss] for loss in WEIGHTS)
+
+
+def test_every_correction_that_data_at_hand_can_undo_is_undone_alone():
+    plain, undone = resolved(KNOWN["crkd"]), set()
+    for arm in ARMS:
+        if arm.part == "correction":
+            changed = {name for name, value in resolved(arm).items() if plain[name] != value}
+            assert [resolved(arm)[name] for name in changed] == ["released"]
+            undone |= changed
+    corrections = {name for name, value in plain.items() if value == "corrected"}
+    assert corrections - undone == {"teacher_backbone"}  # needs ImageNet weights
+
+
+def test_teacher_and_student_of_the_study_fit_together():
+    check_pair(load_recipe("crkd_study"), load_recipe("teacher_study"))
+
+
+def test_arms_need_the_checkpoints_of_their_own_seed():
+    runs = {run.name: run for run in seeded(ARMS, range(2))}
+    assert len(runs) == 2 * len(ARMS)
+    assert runs["crkd-seed1"].needs == ("teacher-seed1", "student-seed1")
+    assert runs["teacher-seed1"].needs == ()
+
+
+def ended(out: Path, arm: str, seed: int, ap: float | None) -> None:
+    """What a run leaves behind; ``ap`` is that of every class, None: not scored."""
+    folder = out / f"{arm}-seed{seed}"
+    folder.mkdir(parents=True)
+    facts = {"arm": arm, "seed": seed, "recipe": "r", "steps": 7, "samples": 14, "minutes": 1.25, "device": "abacus"}
+    (folder / "arm.json").write_text(json.dumps({**facts, "command": f"training/train.py {arm} --seed {seed}"}))
+    if ap is not None:
+        errors = dict.fromkeys(("trans_err", "scale_err", "orient_err", "vel_err", "attr_err"), 0.5)
+        one = ClassMetrics(truths=1, predictions=1, ap=ap, ap_by_distance={"2.0": ap}, **errors)
+        classes = dict.fromkeys(DETECTION_CLASSES, one)
+        figures = summary(classes.values())
+        metrics = Metrics(samples=1, official=figures, present=figures, present_classes=(), classes=classes)
+        metrics.save(folder / "metrics.json")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    for arm, aps in {
+        "teacher": (0.6, 0.8), "crkd": (0.5, 0.6), CONTROL: (0.4, 0.52), "student": (0.4, 0.4), "baseline": (0.3, 0.3),
+        "only_csrd": (None,),
+    }.items():  # fmt: skip
+        for seed, ap in enumerate(aps):
+            ended(tmp_path, arm, seed, ap)
+    return tmp_path
+
+
+def line(page: str, start: str) -> str:
+    return next(line for line in page.splitlines() if line.startswith(start))
+
+
+def test_the_page_has_means_spreads_and_differences_of_equal_seeds(out: Path):
+    page = study_page(ARMS, read_rows(out), command="training/reproduce_table.py", simulator="0123")
+    teacher = line(page, "| teacher |")
+    assert "| 2 | 0.700 ± 0.141 | 0.600 ± 0.071 |" in teacher
+    # NDS is half of mAP plus a constant here: +0.05 and +0.04 to the control.
+    assert line(page, "| crkd |").endswith(f"| +0.045 ± 0.007 to {CONTROL} |")
+    assert line(page, "| only_csrd |").endswith("| 0 | not scored |  |  |  |  |")
+    assert line(page, "| only_msfd |").endswith("| 0 | not run |  |  |  |  |")
+    assert "teacher > CRKD > student >= baseline, holds here: teacher 0.600 > crkd 0.525" in page
+    assert "10 runs of 5 of the 15 arms are scored; not: only_csrd, only_msfd" in page
+    assert "training/train.py crkd --seed 1\n" in page
+    assert "device abacus" in page
+    assert "`0123`" in page
+
+
+def test_another_order_is_said(out: Path):
+    for seed in range(2):
+        path = out / f"baseline-seed{seed}" / "metrics.json"
+        path.write_bytes((out / "teacher-seed1" / "metrics.json").read_bytes())
+    page = study_page(ARMS, read_rows(out), command="c", simulator="s")
+    assert "does not hold here: baseline 0.650 > teacher 0.600" in page
+
+
+def test_a_page_of_nothing_says_so(tmp_path: Path):
+    page = study_page(ARMS, read_rows(tmp_path), command="c", simulator="s")
+    assert "0 runs of 0 of the 15 arms are scored" in page
+    assert "cannot be judged" in page
+
+
+def test_the_picture_is_small(out: Path, tmp_path: Path):
+    study_picture(ARMS, read_rows(out), tmp_path / "study.png")
+    content = (tmp_path / "study.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert 5_000 < len(content) < 150_000

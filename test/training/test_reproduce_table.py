@@ -1,0 +1,110 @@
+"""The study, called as a user calls it: at the smallest size, killed, resumed, and scored elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from micro import micro_crkd, micro_recipe, micro_teacher
+from scripts import script
+
+from crkd_core.cli import UserError
+from crkd_core.config import recipe_to_dict
+from crkd_core.training.study import ARMS
+
+
+def main(monkeypatch: pytest.MonkeyPatch, *args: str | Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["reproduce_table.py", *map(str, args)])
+    code: int = script("reproduce_table.py").main()
+    return code
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Files of the smallest recipes; what ``--recipes`` takes."""
+    folder = tmp_path_factory.mktemp("recipes")
+    crkd = micro_crkd(steps=2, batch_size=2)
+    student = msgspec.structs.replace(
+        crkd, distillation=None, model=msgspec.structs.replace(crkd.model, radar=micro_recipe().model.radar)
+    )
+    roles = {"crkd": crkd, "student": student, "teacher": micro_teacher(steps=2, batch_size=2)}
+    for role, recipe in roles.items():
+        (folder / f"{role}.yaml").write_text(yaml.safe_dump(recipe_to_dict(recipe) | {"name": role}))
+    return str(folder / "{}.yaml")
+
+
+@pytest.mark.timeout(300)
+def test_arms_run_with_what_they_need_go_on_where_they_were_and_are_scored(
+    recipes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("spconv")
+    pytest.importorskip("nuscenes")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    out = tmp_path / "study"
+    size = ["--drives", "1", "--frames-per-drive", "2", "--test-drives", "1", "--image-width", "96"]
+    how = ["--out", out, "--recipes", recipes, "--seeds", "1", "--workers", "0", "--precision", "fp32", *size]
+    assert main(monkeypatch, *how, "--arms", "crkd", "--minutes", "0") == 0
+    assert "0 of 5 done, 0 failed, 5 not started" in capsys.readouterr().out
+
+    assert main(monkeypatch, *how, "--arms", "crkd") == 0
+    assert "5 of 5 done" in capsys.readouterr().out
+    facts: dict[str, Any] = json.loads((out / "crkd-seed0" / "arm.json").read_text())
+    assert (facts["arm"], facts["seed"], facts["steps"], facts["samples"]) == ("crkd", 0, 2, 4)
+    assert facts["command"].startswith("training/distill.py ")
+    page = (out / "study.md").read_text()
+    assert "3 runs of 3 of the 15 arms are scored" in page
+    row = next(line for line in page.splitlines() if line.startswith("| crkd |"))
+    assert row.split(" | ")[2] == "1"
+    assert (out / "study.png").stat().st_size < 150_000
+    assert len(json.loads((out / "teacher-seed0" / "results.json").read_text())["results"]) == 10
+
+    # A killed arm has its resume state, and neither metrics nor arm.json.
+    scored = (out / "crkd-seed0" / "metrics.json").read_bytes()
+    (out / "crkd-seed0" / "arm.json").unlink()
+    assert main(monkeypatch, *how, "--arms", "crkd") == 0
+    said = capsys.readouterr().out
+    assert said.count("start ") == 1
+    assert "start crkd-seed0" in said
+
+    # As on a machine without nuscenes-devkit: results, no metrics.
+    (out / "crkd-seed0" / "metrics.json").unlink()
+    assert main(monkeypatch, "--score", out, "--docs", tmp_path / "docs") == 0
+    assert "crkd-seed0: mAP" in capsys.readouterr().out
+    assert (out / "crkd-seed0" / "metrics.json").read_bytes() == scored
+    assert "3 runs of 3" in (tmp_path / "docs" / "study.md").read_text()
+
+
+def test_a_dry_run_lists_every_arm_of_a_data_set_with_the_full_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    data = ["--dataroot", "/data", "--prepared", "/prepared"]
+    assert main(monkeypatch, "--out", tmp_path / "table", "--gpus", "4", *data, "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 * len(ARMS)
+    assert lines[0].startswith("teacher-seed0: python training/train.py teacher_r50 ")
+    assert (
+        "--dataroot /data --version v1.0-trainval --split train --prepared /prepared --evaluate-split val" in lines[0]
+    )
+    crkd = next(line for line in lines if line.startswith("crkd-seed1: "))
+    assert "training/distill.py crkd_r50" in crkd
+    assert f"--teacher {tmp_path}/table/teacher-seed1/model" in crkd
+    assert not (tmp_path / "table").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--arms", "nobody"], "--arms nobody: expected some of teacher, student"),
+        (["--recipes", "student_tiny"], "expected {} where the role goes"),
+        (["--seeds", "0"], "--seeds: expected 1 or more, got 0"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str):
+    with pytest.raises(UserError, match=message):
+        main(monkeypatch, "--out", tmp_path / "study", *words)
+    assert not (tmp_path / "study").exists()

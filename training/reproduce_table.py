@@ -1,0 +1,263 @@
+#!/usr/bin/env python3
+"""Run CRKD's table: teacher, baseline, student, CRKD, each loss alone, each correction undone; write it as a page.
+
+    training/reproduce_table.py --out runs/study --gpus 4 --minutes 25              # on simulated drives
+    training/reproduce_table.py --out runs/study --gpus 4 --dry-run                 # list commands and order
+    training/reproduce_table.py --out runs/table --gpus 4 --dataroot DATA --prepared PREPARED      # full recipes
+    training/reproduce_table.py --score runs/study          # where nuscenes-devkit is
+
+Without --dataroot it simulates once what all arms train on and are scored on, into --out. Then the arms run side by
+side, one per GPU, each with its own folder: log.txt, the checkpoint, results.json, metrics.json where nuscenes-devkit
+is installed, and arm.json when it has ended. Called again, it goes on: ended arms are not run again, killed ones
+resume.
+Where nuscenes-devkit is missing, copy --out (without frames) to a machine that has it, and --score it there; what was
+scored on is in it, or elsewhere as --dataroot and --version.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from crkd_core.cli import ArgumentParser, UserError, finite, run
+from crkd_core.config import load_recipe
+from crkd_core.data.synthscenes.config import EVALUATION_SEEDS, SynthConfig
+from crkd_core.runtime.checkpoint import read_sidecar
+from crkd_core.training.evaluation import evaluate
+from crkd_core.training.ground_truth import load_devkit, truth_from_nuscenes
+from crkd_core.training.jobs import Job, run_jobs
+from crkd_core.training.study import ARMS, SeededArm, seeded
+from crkd_core.training.study_report import read_rows, study_page, study_picture
+from crkd_core.training.submission import read_submission
+
+SCRIPTS = Path(__file__).resolve().parent
+FRAMES, EVALUATION, EVALUATION_VERSION = "frames", "evaluation", "v1.0-mini"
+FIRST_TEST_SEED = EVALUATION_SEEDS[0] + 500
+"""The drives of the study were looked at for nothing else."""
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path, help="folder of the study; goes on with what is there")
+    where.add_argument(
+        "--score", type=Path, metavar="OUT", help="only score the arms there that are not, and write the page"
+    )
+    parser.add_argument("--docs", type=Path, metavar="FOLDER", help="for study.md and study.png (default: --out)")
+    what = parser.add_argument_group("what to run")
+    what.add_argument("--seeds", type=int, default=2, help="runs of each arm (default: %(default)s)")
+    what.add_argument(
+        "--arms",
+        nargs="+",
+        metavar="ARM",
+        help=f"with what they need, of {', '.join(arm.name for arm in ARMS)} (default: all)",
+    )
+    what.add_argument(
+        "--recipes",
+        metavar="PATTERN",
+        help="names or files, {} for the role (default: {}_study, or {}_r50 of --dataroot)",
+    )
+    what.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe changes of every arm")
+    data = parser.add_argument_group("data")
+    data.add_argument("--drives", type=int, default=3000, help="simulated drives to train on (default: %(default)s)")
+    data.add_argument("--frames-per-drive", type=int, default=4, help="key frames of each (default: %(default)s)")
+    data.add_argument("--test-drives", type=int, default=40, help="simulated drives to score on (default: %(default)s)")
+    data.add_argument("--image-width", type=int, default=448, help="of simulated images (default: %(default)s)")
+    data.add_argument("--dataroot", type=Path, help="data set in nuScenes format instead")
+    data.add_argument("--version", default="v1.0-trainval", help="its version folder (default: %(default)s)")
+    data.add_argument("--split", default="train", help="to train on (default: %(default)s)")
+    data.add_argument("--test-split", default="val", help="to score on (default: %(default)s)")
+    data.add_argument("--prepared", type=Path, metavar="DIR", help="what training/prepare.py has made of --dataroot")
+    work = parser.add_argument_group("how to run")
+    work.add_argument("--gpus", type=int, default=1, metavar="N", help="arms side by side (default: %(default)s)")
+    work.add_argument("--minutes", type=finite, help="no arm starts later than this (default: no limit)")
+    work.add_argument("--workers", type=int, help="loading processes of each arm (default: all cores, shared)")
+    work.add_argument(
+        "--precision", choices=("fp32", "bf16", "fp16"), help="of training (default: training/train.py's)"
+    )
+    work.add_argument("--dry-run", action="store_true", help="list the commands in their order, run none")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run what is missing, then write the page."""
+    args = arguments()
+    if args.score is not None:
+        score(args.score, args)
+        write_page(args.score, args.docs or args.score)
+        return 0
+    for name in ("seeds", "drives", "frames_per_drive", "test_drives", "gpus"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')}: expected 1 or more, got {getattr(args, name)}")
+    jobs = [*data_jobs(args), *arm_jobs(args)]
+    if args.dry_run:
+        for job in jobs:
+            print(f"{job.name}{' (done)' * job.done()}: {shlex.join(map(shown, job.command()))}")
+        return 0
+    begin = time.monotonic()
+    outcome = run_jobs(
+        jobs,
+        [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in visible_gpus(args.gpus)],
+        seconds=None if args.minutes is None else 60 * args.minutes,
+        say=lambda words: print(f"{(time.monotonic() - begin) / 60:6.1f} min  {words}", flush=True),
+    )
+    print(f"{len(outcome.done)} of {len(jobs)} done, {len(outcome.failed)} failed, {len(outcome.left)} not started")
+    write_page(args.out, args.docs or args.out)
+    return 1 if outcome.failed else 0
+
+
+def visible_gpus(count: int) -> list[str]:
+    """The names of the first GPUs that this process sees."""
+    known = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(i) for i in range(count)] if known is None else known.split(",")
+    if len(names) < count:
+        raise UserError(f"--gpus {count}: CUDA_VISIBLE_DEVICES names {len(names)}")
+    return names[:count]
+
+
+def data_jobs(args: argparse.Namespace) -> list[Job]:
+    """What simulates the frames to train on and those to score on."""
+    if args.dataroot is not None:
+        return []
+    first, last = FIRST_TEST_SEED, FIRST_TEST_SEED + args.test_drives
+    lidar_sweeps = load_recipe(recipe_name(args, "teacher")).lidar_sweeps
+    radar_sweeps = load_recipe(recipe_name(args, "student")).radar_sweeps
+    train = ["--seeds", f"0:{args.drives}", "--frames-per-drive", args.frames_per_drive, "--no-progress"]
+    train += ["--radar-sweeps", radar_sweeps, "--lidar-sweeps", lidar_sweeps, "--image-width", args.image_width]
+    test = ["--seeds", f"{first}:{last}", "--duration", 5, "--lidar-sweeps", "--version", EVALUATION_VERSION]
+    test += ["--image-width", args.image_width]
+    return [
+        data_job(args.out / FRAMES, "pack_synthscenes.py", train),
+        data_job(args.out / EVALUATION, "make_synthscenes.py", test),
+    ]
+
+
+def data_job(folder: Path, script: str, words: Sequence[object]) -> Job:
+    """A script with an --out, whose folder appears when it has ended."""
+    partial = folder.with_name(folder.name + ".partial")
+
+    def command() -> list[str]:
+        return [sys.executable, str(SCRIPTS / script), "--out", str(partial), *map(str, words)]
+
+    def finish() -> None:
+        partial.rename(folder)
+
+    def prepare() -> None:
+        shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
+
+    log = folder.with_name(folder.name + ".txt")
+    return Job(folder.name, command, folder.exists, finish, log, prepare, alone=True)
+
+
+def arm_jobs(args: argparse.Namespace) -> list[Job]:
+    """The arms with their seeds, in order of importance."""
+    known = {arm.name: arm for arm in ARMS}
+    unknown = [name for name in args.arms or () if name not in known]
+    if unknown:
+        raise UserError(f"--arms {unknown[0]}: expected some of {', '.join(known)}")
+    wanted = set(known if args.arms is None else args.arms)
+    wanted |= {needed for name in wanted for needed in known[name].needs}
+    chosen = tuple(arm for arm in ARMS if arm.name in wanted)
+    data = () if args.dataroot is not None else (FRAMES, EVALUATION)
+    jobs = []
+    for arm in seeded(chosen, range(args.seeds)):
+        folder = args.out / arm.name
+        command, done, finish = arm_command(args, arm), (folder / "arm.json").exists, arm_finish(folder, arm)
+        jobs.append(Job(arm.name, command, done, finish, folder / "log.txt", needs=(*data, *arm.needs)))
+    return jobs
+
+
+def arm_command(args: argparse.Namespace, arm: SeededArm) -> Callable[[], list[str]]:
+    """The training of an arm; it resumes what a killed one has left."""
+    workers = args.workers if args.workers is not None else max(1, (os.cpu_count() or 1) // args.gpus - 1)
+    script = "distill.py" if arm.arm.role == "crkd" else "train.py"
+    words: list[object] = [recipe_name(args, arm.arm.role), "--out", args.out / arm.name, "--seed", arm.seed]
+    for needed in arm.needs:
+        words += [f"--{needed.partition('-')[0]}", args.out / needed / "model"]
+    if args.dataroot is not None:
+        words += ["--dataroot", args.dataroot, "--version", args.version, "--split", args.split]
+        words += ["--prepared", args.prepared] if args.prepared is not None else []
+        words += ["--evaluate-split", args.test_split]
+    else:
+        words += ["--frames", args.out / FRAMES, "--evaluate-root", args.out / EVALUATION]
+        words += ["--evaluate-version", EVALUATION_VERSION, "--evaluate-scenes"]
+    changes = [*arm.arm.changes, *args.set]
+    words += ["--set", *changes] if changes else []
+    words += ["--workers", workers, "--save-every", 200, "--no-progress"]
+    words += ["--precision", args.precision] if args.precision is not None else []
+
+    def command() -> list[str]:
+        resume = ["--resume"] if (args.out / arm.name / "last.ckpt").exists() else []
+        return [sys.executable, str(SCRIPTS / script), *map(str, words), *resume]
+
+    return command
+
+
+def arm_finish(folder: Path, arm: SeededArm) -> Callable[[], None]:
+    """Notes what has run when it has ended."""
+
+    def finish() -> None:
+        checkpoint = read_sidecar(folder / "model")
+        train, known = checkpoint.recipe.train, checkpoint.provenance
+        facts = {
+            "arm": arm.arm.name,
+            "seed": arm.seed,
+            "recipe": checkpoint.recipe.name,
+            "samples": known["steps"] * train.batch_size * train.accumulate * known["processes"],
+            **known,
+        }
+        (folder / "arm.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+    return finish
+
+
+def recipe_name(args: argparse.Namespace, role: str) -> str:
+    """The recipe of a role."""
+    pattern: str = args.recipes or ("{}_study" if args.dataroot is None else "{}_r50")
+    if "{}" not in pattern:
+        raise UserError(f"--recipes {pattern}: expected {{}} where the role goes, such as {{}}_study")
+    return pattern.replace("{}", role)
+
+
+def score(out: Path, args: argparse.Namespace) -> None:
+    """Score the arms that have results and no metrics yet."""
+    left = [path for path in sorted(out.glob("*/results.json")) if not (path.parent / "metrics.json").exists()]
+    if not left:
+        return
+    root = args.dataroot or out / EVALUATION
+    devkit = load_devkit(root, EVALUATION_VERSION if args.dataroot is None else args.version)
+    for path in left:
+        _, results = read_submission(path)
+        metrics = evaluate(results, truth_from_nuscenes(devkit, list(results)))
+        metrics.save(path.parent / "metrics.json")
+        print(f"{path.parent.name}: mAP {metrics.official.mAP:.4f}, NDS {metrics.official.NDS:.4f}")
+
+
+def write_page(out: Path, docs: Path) -> None:
+    """The page and the picture of the arms that have ended."""
+    rows = read_rows(out)
+    command = f"training/{Path(sys.argv[0]).name} {' '.join(map(shown, sys.argv[1:]))}"
+    docs.mkdir(parents=True, exist_ok=True)
+    (docs / "study.md").write_text(study_page(ARMS, rows, command=command, simulator=SynthConfig().config_hash()))
+    study_picture(ARMS, rows, docs / "study.png")
+    print(f"written: {docs / 'study.md'}, {docs / 'study.png'}")
+
+
+def shown(word: str) -> str:
+    """A word of a command as one types it in the repository."""
+    if word == sys.executable:
+        return "python"
+    path = Path(word)
+    return str(path.relative_to(SCRIPTS.parent)) if path.is_relative_to(SCRIPTS) else word
+
+
+if __name__ == "__main__":
+    run(main)
