@@ -53,9 +53,10 @@ def package(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        name = module.partition(".")[0]
+        module = module.partition(".")[0]
+        name = {"tf2_ros": "tf2_ros_py"}.get(module, module)
         raise BackendError(
-            f"parameter backend: 'distribution' needs the ROS package '{name}', which cannot be imported ({error}); "
+            f"parameter backend: 'distribution' needs the module '{module}', which cannot be imported ({error}); "
             f"apt install ros-$ROS_DISTRO-{name.replace('_', '-')} and source the distribution, or set backend: builtin"
         ) from None
 
