@@ -10,6 +10,7 @@ everything ends. All arguments of detector.launch.py may be given, too. ``--show
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
@@ -32,6 +33,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
 from launch_ros.substitutions import ExecutableInPackage
 
+from crkd_core.cli import UserError
 from crkd_ros.launch_arguments import descriptions, parameter_values, parameters_of
 from crkd_ros.pipeline import absolute
 from crkd_ros.specs import ParameterError
@@ -40,6 +42,12 @@ DETECTOR = Path(get_package_share_directory("crkd_ros")) / "launch" / "detector.
 RECORDER_READY = b"recording all topics"
 LAST_MESSAGES = 1.0
 """Seconds for what is on its way when the player has ended."""
+
+
+class ReplayError(UserError):
+    """A process of the replay has failed."""
+
+
 OPTIONS = {
     "lossless": ("true", "wait for the answer to every frame", ["true", "false"]),
     "rate": ("1.0", "speed relative to the recording, with lossless:=false", None),
@@ -88,23 +96,36 @@ def handlers(context: LaunchContext) -> list[Action]:
         return [player(context, bag=bag, lossless=lossless)] if RECORDER_READY in event.text else None
 
     def end_recording(event: ProcessExited, _: LaunchContext) -> list[Action]:
-        if event.returncode != 0:
-            return [Shutdown(reason="the player has failed")]
+        check(event)
         stop = EmitEvent(event=SignalProcess(signal_number=signal.SIGINT, process_matcher=is_recorder))
         return [TimerAction(period=LAST_MESSAGES, actions=[stop])]
 
     def evaluate(event: ProcessExited, _: LaunchContext) -> list[Action]:
-        if event.returncode != 0:
-            return [Shutdown(reason="the recorder has failed")]
-        if argument("score") == "false":
-            return [Shutdown(reason=f"answers: {out / 'detections'}")]
-        return [scorer(bag=bag, out=out)]
+        check(event)
+        over = Shutdown(reason="the replay is over")
+        return [scorer(bag=bag, out=out)] if argument("score") == "true" else [over]
+
+    def end(event: ProcessExited, _: LaunchContext) -> list[Action]:
+        check(event)
+        return [LogInfo(msg=f"figures and pictures: {out / 'report.html'}"), Shutdown(reason="the replay is over")]
 
     return [
         RegisterEventHandler(OnProcessIO(target_action=is_recorder, on_stdout=play)),
         RegisterEventHandler(OnProcessExit(target_action=is_player, on_exit=end_recording)),
         RegisterEventHandler(OnProcessExit(target_action=is_recorder, on_exit=evaluate)),
+        RegisterEventHandler(OnProcessExit(target_action=is_scorer, on_exit=end)),
+        RegisterEventHandler(OnProcessExit(target_action=is_detector, on_exit=lambda event, _: check(event))),
     ]
+
+
+def check(event: ProcessExited) -> None:
+    """Ends the launch, with an exit code that says so, where one of its processes has failed.
+
+    Raises:
+        ReplayError: it has.
+    """
+    if event.returncode != 0:
+        raise ReplayError(f"{event.process_name} failed (exit code {event.returncode}); its message is above")
 
 
 def player(context: LaunchContext, *, bag: str, lossless: bool) -> ExecuteProcess:
@@ -141,21 +162,23 @@ def answered_topics(context: LaunchContext) -> list[str]:
 
 
 def scorer(*, bag: str, out: Path) -> ExecuteProcess:
-    """``evaluate_bag``; everything ends with it."""
+    """``evaluate_bag``, with figures and a report."""
     command = [ExecutableInPackage("evaluate_bag", "crkd_ros"), str(out / "detections"), "--input", bag]
     command += ["--out", str(out / "metrics.json"), "--html", str(out / "report.html"), "--no-progress"]
-    end = [LogInfo(msg=f"figures and pictures: {out / 'report.html'}"), Shutdown(reason="the replay is over")]
-    return ExecuteProcess(cmd=command, name="score", output="screen", on_exit=end)
+    return ExecuteProcess(cmd=command, name="score", output="screen")
 
 
-def is_recorder(action: Action) -> bool:
-    """Whether a process is the one that records."""
-    return isinstance(action, ExecuteProcess) and str(action.name).startswith("record_bag")
+def named(name: str) -> Callable[[Action], bool]:
+    """Whether an action is the process of that name; launch appends a number to it."""
+    return lambda action: isinstance(action, ExecuteProcess) and str(action.name).startswith(name)
 
 
-def is_player(action: Action) -> bool:
-    """Whether a process is the one that plays."""
-    return isinstance(action, ExecuteProcess) and str(action.name).startswith("player")
+is_detector, is_recorder, is_player, is_scorer = (
+    named("detector_node"),
+    named("record_bag"),
+    named("player"),
+    named("score"),
+)
 
 
 def has_rosbag2() -> bool:
