@@ -56,6 +56,15 @@ class AssembledFrame:
     waited: int = 0
 
 
+@dataclass(frozen=True)
+class _Late:
+    """A frame, a sensor that it waits for, and that sensor's newest message: until there is another one, it waits."""
+
+    request: Request
+    track: AnyTrack
+    last: tuple[int, int] | None
+
+
 class FrameAssembler:
     """Collects measurements and answers every trigger with exactly one ``AssembledFrame``, in order of stamps.
 
@@ -84,6 +93,7 @@ class FrameAssembler:
         self._trigger_offset = 0 if config.trigger is None else config.cameras[config.trigger]
         self._awaited = "reference stamp" if config.trigger is None else f"image from {config.trigger}"
         self._pending: list[Request] = []
+        self._late: _Late | None = None
         self._last_stamp: int | None = None  # reference stamp of the newest frame reported
         self._last_trigger: tuple[int, int] | None = None  # stamp and arrival of the newest trigger
         self._started: int | None = None
@@ -237,8 +247,10 @@ class FrameAssembler:
         frames = []
         while self._pending:
             request = self._pending[0]
-            choice = self._selector.choose(request)
             overfull = len(self._pending) > MAX_PENDING
+            if not overfull and self._waits_still(request, now):
+                break
+            choice = self._selector.choose(request)
             if not overfull and self._must_wait(request, choice, now):
                 break
             if overfull:
@@ -247,9 +259,22 @@ class FrameAssembler:
             frames.append(self._report(request, now, choice))
         return frames
 
+    def _waits_still(self, request: Request, now: int) -> bool:
+        """Whether a sensor that this frame waits for has sent nothing since the last look at all of them."""
+        late = self._late
+        if late is None or late.request is not request or late.track.last != late.last:
+            return False
+        since = self._started if late.last is None else late.last[1]
+        silent = self.config.silent and since is not None and now - since > self.config.silent
+        return not silent and now - request.opened < self.config.deadline
+
     def _must_wait(self, request: Request, choice: Choice, now: int) -> bool:
         missing = choice.waiting.keys() - self._silent(now)
         if self.config.deadline_clock == "now":
+            tracks = [track for name, track in self._tracks().items() if name in missing]
+            if tracks:  # of equal sensors, the one that has just sent is the last to send again
+                track = max(tracks, key=lambda track: track.newest or 0)
+                self._late = _Late(request, track, track.last)
             return bool(missing or choice.context) and now - request.opened < self.config.deadline
         # Poses come a hundred times a second and lag behind where messages are taken from each topic in turn; a replay
         # waits for them, and for calibration, until it is clear that there are none.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 from fake_rig import CONFIG, MS, POINTS, FakeRig, at
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from crkd_core.runtime.assembler import MAX_PENDING, AssembledFrame, FrameAssembler, FrameState
 from crkd_core.runtime.poses import SECOND
 from crkd_core.runtime.rig import AssemblerConfig
+from crkd_core.runtime.selection import Selector
 
 SENSORS = {"FRONT": (0, 80), "BACK": (20, 80), "RADAR": (11, 75)}
 """Phase and period, ms."""
@@ -145,3 +147,35 @@ def test_stamps_and_clocks_without_any_sense_do_no_harm(
         check_bounds(a)
     a.flush(0)
     assert a.pending == 0
+
+
+class Thorough(FrameAssembler):
+    """Looks at every sensor at every event."""
+
+    def _waits_still(self, *_: object) -> bool:
+        return False
+
+
+@settings(deadline=None)
+@given(plans, configs)
+def test_not_looking_at_every_sensor_at_every_event_changes_no_frame_and_no_moment(plan: Plan, config: AssemblerConfig):
+    quick, thorough = FrameAssembler(config, FakeRig()), Thorough(config, FakeRig())
+    for event in events(plan):
+        found, expected = (feed(a, [event], lambda: None) for a in (quick, thorough))
+        assert [replace(f, frame=None) for f in found] == [replace(f, frame=None) for f in expected]
+        assert [f.frame and f.frame.manifest for f in found] == [f.frame and f.frame.manifest for f in expected]
+
+
+def test_sensors_are_looked_at_a_few_times_for_a_frame(monkeypatch: pytest.MonkeyPatch):
+    looks = []
+    choose = Selector.choose
+    monkeypatch.setattr(Selector, "choose", lambda self, request: looks.append(request) or choose(self, request))
+    a = FrameAssembler(LIVE, FakeRig())
+    punctual = [Fate((0,))] * 24
+    arrivals = events(dict.fromkeys(SENSORS, punctual))
+    frames = []
+    for now in range(at(0), at(2000), MS):
+        due = [event for event in arrivals if now <= event[0] < now + MS]
+        frames += feed(a, due, lambda: None) + a.poll(now)
+    assert len(frames) >= 23
+    assert len(looks) < 4 * len(frames)
