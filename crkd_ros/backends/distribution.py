@@ -19,6 +19,15 @@ from crkd_ros.backends.synchronizer import SynchronizedAssembler
 from crkd_ros.backends.tf2_buffer import Tf2Buffer
 from crkd_ros.conversions import ConversionError
 
+MODULES = {
+    "cv_bridge": "cv_bridge",
+    "message_filters": "message_filters",
+    "sensor_msgs_py": "sensor_msgs_py",
+    "tf2_ros": "tf2_ros_py",
+    "tf_transformations": "tf_transformations",
+}
+"""Python module -> the ROS package that provides it."""
+
 
 def distribution(*, slop: int) -> Backend:
     """The distribution's helpers.
@@ -53,11 +62,10 @@ def package(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        module = module.partition(".")[0]
-        name = {"tf2_ros": "tf2_ros_py"}.get(module, module)
+        top = module.partition(".")[0]
         raise BackendError(
-            f"parameter backend: 'distribution' needs the module '{module}', which cannot be imported ({error}); "
-            f"apt install ros-$ROS_DISTRO-{name.replace('_', '-')} and source the distribution, or set backend: builtin"
+            f"parameter backend: 'distribution' needs the module '{top}', which cannot be imported ({error}); apt install "
+            f"ros-$ROS_DISTRO-{MODULES[top].replace('_', '-')} and source the distribution, or set backend: builtin"
         ) from None
 
 

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from crkd_ros.backends.distribution import MODULES
 from crkd_ros.conversions.messages import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +32,7 @@ def test_ros_packages_depended_on_are_those_imported():
     names = imported("crkd_ros", "rosbag_tools", "launch")
     used = {name for name in names if name in ROS_PACKAGES or name.endswith(("_msgs", "_interfaces"))}
     declared = {name for name in depended_on() if not name.startswith("python3-")}
-    assert declared == used | set(PACKAGES.values())
+    assert declared == used | set(PACKAGES.values()) | set(MODULES.values())
 
 
 def test_the_core_needs_no_ros_package():

@@ -12,7 +12,7 @@ from ros_packages import needed
 
 from crkd_core.types import LIDAR_DTYPE, RADAR_DTYPE
 from crkd_ros.backends import BUILTIN, Backend, BackendError, backend_of
-from crkd_ros.backends.distribution import image_reader, points_reader
+from crkd_ros.backends.distribution import MODULES, image_reader, points_reader
 from crkd_ros.conversions import ConversionError, image_message, point_cloud_message, ros_messages
 
 pytestmark = pytest.mark.ros
@@ -106,9 +106,9 @@ def test_another_name_is_refused() -> None:
         backend_of("mine", slop=SLOP)
 
 
-@pytest.mark.parametrize("missing", ["message_filters", "tf2_ros", "tf_transformations", "cv_bridge", "sensor_msgs_py"])
+@pytest.mark.parametrize("missing", MODULES)
 def test_a_missing_package_is_named_with_the_fix(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    for name in ("message_filters", "tf2_ros", "tf_transformations", "cv_bridge", "sensor_msgs_py"):
+    for name in MODULES:
         monkeypatch.setitem(sys.modules, name, SimpleNamespace(CvBridge=object))
     monkeypatch.setitem(sys.modules, "sensor_msgs_py.point_cloud2", SimpleNamespace(read_points=None))
     assert isinstance(backend_of("distribution", slop=SLOP), Backend)
@@ -119,6 +119,5 @@ def test_a_missing_package_is_named_with_the_fix(monkeypatch: pytest.MonkeyPatch
         backend_of("distribution", slop=SLOP)
     text = str(raised.value)
     assert text.startswith(f"parameter backend: 'distribution' needs the module '{missing}'")
-    package = {"tf2_ros": "tf2-ros-py"}.get(missing, missing.replace("_", "-"))
-    assert f"apt install ros-$ROS_DISTRO-{package} and source" in text
+    assert f"apt install ros-$ROS_DISTRO-{MODULES[missing].replace('_', '-')} and source" in text
     assert "set backend: builtin" in text
