@@ -29,6 +29,10 @@ topic                                   type                                cont
 ``/detection_markers``                  visualization_msgs/MarkerArray      the same, to look at
 ``/detections/manifest``                std_msgs/String                     JSON: what each answer was made of
 ``/detections/labels``                  vision_msgs/LabelInfo               class names; latched
+``/detections/vision_info``             vision_msgs/VisionInfo              recipe, and the labels' topic; latched
+``/detections/timing/<stage>``          std_msgs/Float64                    milliseconds a frame; live only
+``/detections/mosaic/compressed``       sensor_msgs/CompressedImage         all cameras with boxes; live only
+``/diagnostics``                        diagnostic_msgs/DiagnosticArray     state, rates, ages, times, memory; live only
 ======================================  ==================================  ============================================
 """
 

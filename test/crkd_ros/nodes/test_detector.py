@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,16 @@ def results(bag: Path) -> dict[int, tuple[Detections, FrameReport]]:
     return {s: (detections_of(boxes[s], velocities[s]), report_of(reports[s])) for s in sorted(whole)}
 
 
+def objects(bag: Path) -> list[list[str]]:
+    """The numbers of the objects in each frame."""
+    with open_bag(bag) as opened:
+        found = {
+            detections_of_stamp(m.message): [box.id for box in m.message.detections]
+            for m in opened.messages([topics.DETECTIONS])
+        }
+    return [ids for _, ids in sorted(found.items())]
+
+
 def detections_of_stamp(message: Any) -> int:
     return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
 
@@ -116,11 +127,11 @@ def test_lossless_replay_equals_offline_detection_even_with_damaged_messages(
     graph: Children, rig: Path, tmp_path: Path
 ):
     bag = write_drive(tmp_path / "drive.mcap", change=damaged)
-    parameters = load_parameters(rig)
+    parameters = load_parameters(rig, {"tracker.enabled": True})
     summary = detect_bag(bag, tmp_path / "offline.mcap", make_detector(parameters), parameters, keep_going=True)
     assert summary.states["DEGRADED"] >= 3
 
-    node = start_node(graph, rig, "drop_frames:=false")
+    node = start_node(graph, rig, "drop_frames:=false", "replay_queue:=2", "tracker.enabled:=true")
     recorder = start_recorder(graph, tmp_path / "live.mcap", *OUTPUTS)
     player = graph.start_module("player", "rosbag_tools.play_bag", [str(bag), "--lossless"])
     player.wait(timeout=120.0, others=[node, recorder])
@@ -132,6 +143,9 @@ def test_lossless_replay_equals_offline_detection_even_with_damaged_messages(
     assert list(live) == list(offline)
     assert len(live) == 18
     assert same_boxes_where_inputs_are_the_same(live, offline) == 18
+    numbers = objects(tmp_path / "offline.mcap")
+    assert objects(tmp_path / "live.mcap") == numbers
+    assert any(set(before) & set(after) for before, after in pairwise(numbers))
     for stamp, (_, expected_report) in offline.items():
         _, report = live[stamp]
         assert report.manifest == expected_report.manifest
