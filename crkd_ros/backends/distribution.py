@@ -64,8 +64,8 @@ def package(module: str) -> Any:
     except ImportError as error:
         top = module.partition(".")[0]
         raise BackendError(
-            f"parameter backend: 'distribution' needs the module '{top}', which cannot be imported ({error}); apt install "
-            f"ros-$ROS_DISTRO-{MODULES[top].replace('_', '-')} and source the distribution, or set backend: builtin"
+            f"parameter backend: 'distribution' needs the module '{top}', which cannot be imported ({error}); "
+            f"apt install ros-$ROS_DISTRO-{MODULES[top].replace('_', '-')} and source the distribution, or set backend: builtin"
         ) from None
 
 
