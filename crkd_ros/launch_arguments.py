@@ -1,5 +1,8 @@
 """From the words of a launch command to parameters of the node and to topics; needs neither ROS nor its launch package.
 
+A distribution's ``ros2 launch`` runs in the system's interpreter, which has NumPy and PyYAML but nothing of a virtual
+environment: nothing else is imported here.
+
 Every parameter of the node is a launch argument of the same name. What each sensor of a group has, such as its topic,
 is one argument with ``{}`` in place of the sensor's name.
 """
@@ -11,8 +14,8 @@ from functools import partial
 
 import yaml
 
+from crkd_ros.inputs import absolute, inputs_of
 from crkd_ros.parameters import DetectorParameters, from_values, load_parameters
-from crkd_ros.pipeline import absolute, inputs_of
 from crkd_ros.specs import SPECS, ParameterError, Spec, Value, camera_specs, radar_specs
 
 OF_EACH_SENSOR = {

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from crkd_core.config import recipe_folder
 from crkd_core.geometry.transforms import transform
 from crkd_core.runtime.rig import AssemblerConfig
 from crkd_core.runtime.tracker import Tracker, TrackerConfig
@@ -220,6 +219,8 @@ def _transform(name: str, values: Mapping[str, Value]) -> FloatArray | None:
 
 def default_parameters_file() -> Path:
     """The shipped ``config/detector.yaml``, in the source tree or installed."""
+    from crkd_core.config import recipe_folder  # needs msgspec, which is not where a distribution's launch runs
+
     return recipe_folder().parent / "detector.yaml"
 
 

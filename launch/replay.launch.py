@@ -34,8 +34,8 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, Pyth
 from launch_ros.substitutions import ExecutableInPackage
 
 from crkd_core.cli import UserError
+from crkd_ros.inputs import absolute
 from crkd_ros.launch_arguments import descriptions, parameter_values, parameters_of
-from crkd_ros.pipeline import absolute
 from crkd_ros.specs import ParameterError
 
 DETECTOR = Path(get_package_share_directory("crkd_ros")) / "launch" / "detector.launch.py"

@@ -22,8 +22,9 @@ from crkd_core.runtime.tracker import Tracker
 from crkd_core.types import FloatArray
 from crkd_ros import topics
 from crkd_ros.answers import OUTPUT_TYPES, Answer, Detect, answer, make_detector, output_messages
+from crkd_ros.inputs import absolute
 from crkd_ros.parameters import DetectorParameters
-from crkd_ros.pipeline import FramePipeline, absolute
+from crkd_ros.pipeline import FramePipeline
 from rosbag_tools.bags import Bag, BagError, BagWriter, check_can_write, new_bag, open_bag
 from rosbag_tools.read_ahead import read_ahead
 from rosbag_tools.typestore import bag_messages

@@ -1,8 +1,8 @@
 """The live detector: camera images, radar sweeps and transforms in, 3D boxes out.
 
-A lifecycle node. Subscriptions are served by one thread that never waits: complete frames go to a worker thread, which
-runs the detector and publishes. Live, the newest frame wins; in a replay (``drop_frames: false``) every frame is
-answered. Each frame gets exactly one ``vision_msgs/Detection3DArray`` with its reference stamp, empty when STALE.
+A lifecycle node. Subscriptions are served by one thread: complete frames go to a worker thread, which runs the detector
+and publishes. Live, the newest frame wins, and nothing ever waits for the detector; in a replay (``drop_frames: false``)
+every frame is answered, and messages are not taken while ``replay_queue`` frames wait for it. Each frame gets exactly one ``vision_msgs/Detection3DArray`` with its reference stamp, empty when STALE.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import msgspec
-import numpy as np
 import rclpy
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
@@ -35,17 +34,17 @@ from crkd_core import cli
 from crkd_core.runtime.assembler import AssembledFrame, FrameState
 from crkd_core.runtime.detector import Detector
 from crkd_core.runtime.tracker import Tracker
-from crkd_core.types import CameraImage, SensorFrame
-from crkd_ros.answers import Answer, FrameReport, answer, make_detector
+from crkd_ros.answers import Answer, FrameReport, answer, make_detector, warm_up
 from crkd_ros.backends import BUILTIN, Backend, backend_of
 from crkd_ros.conversions import message_class
 from crkd_ros.diagnostics import Health
+from crkd_ros.inputs import Input
 from crkd_ros.nodes.declare import changed_values, check_changes, declared_parameters
 from crkd_ros.nodes.executor import single_threaded_executor
 from crkd_ros.nodes.outputs import Outputs, keep_all
 from crkd_ros.nodes.worker import Worker
 from crkd_ros.parameters import DetectorParameters
-from crkd_ros.pipeline import FramePipeline, Input
+from crkd_ros.pipeline import FramePipeline
 
 POLL_PERIOD = 0.01
 """Seconds between looks at deadlines."""
@@ -106,7 +105,8 @@ class DetectorNode(LifecycleNode):
             slop = self._config.nanoseconds("synchronizer_slop_ms")
             self._backend = backend_of(self._config.text("backend"), slop=slop)
             self._detector = self._make_detector(self._config)
-            _warm_up(self._detector, self._config)
+            warm_up(self._detector, self._config)
+            self._tracker = self._config.tracker()
             recipe = self._detector.recipe.name
             self._outputs = Outputs(self, self._config, recipe=recipe, replay=self._replay)
         except Exception as error:  # noqa: BLE001  # see _failure
@@ -160,7 +160,6 @@ class DetectorNode(LifecycleNode):
             backend=self._backend,
             warn=self._warn,
         )
-        self._tracker = self._config.tracker()
         self._worker = Worker(
             self._answer,
             on_error=self._failed,
@@ -343,14 +342,6 @@ class DetectorNode(LifecycleNode):
 
 def _without_frame(assembled: AssembledFrame, reason: str) -> AssembledFrame:
     return replace(assembled, state=FrameState.STALE, reasons=(*assembled.reasons, reason), frame=None)
-
-
-def _warm_up(detector: Detector, parameters: DetectorParameters) -> None:
-    """The first frame pays for allocations and kernel selection; better now than when it counts."""
-    black = np.zeros((900, 1600, 3), dtype=np.uint8)
-    K = np.array([[1266.0, 0.0, 800.0], [0.0, 1266.0, 450.0], [0.0, 0.0, 1.0]])
-    camera = CameraImage(black, K, np.eye(4), np.eye(4), stamp=0)
-    detector(SensorFrame(dict.fromkeys(parameters.cameras, camera), {}, 0, np.eye(4), np.eye(4)))
 
 
 def run(argv: list[str] | None = None, *, make: Callable[[DetectorParameters], Detector] = make_detector) -> int:

@@ -1,5 +1,7 @@
 """What becomes of launch arguments."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,24 @@ def test_renamed_topics_are_found_by_who_only_knows_the_defaults():
     in_namespace = dict(renamed_topics(parameters, "car"))
     assert in_namespace["/cam_back/camera_info"] == "/car/cam_back/camera_info"
     assert "/tf" not in in_namespace
+
+
+def test_a_distributions_own_interpreter_is_enough(tmp_path: Path):
+    """``ros2 launch`` runs in the system's Python, where nothing of the virtual environment can be imported."""
+    file = tmp_path / "my_vehicle.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    radars: [nose]\n")
+    code = f"""
+import sys
+
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] not in {{*sys.stdlib_module_names, "crkd_core", "crkd_ros", "numpy", "yaml", "_yaml"}}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Nothing())
+from crkd_ros.launch_arguments import descriptions, parameter_values, parameters_of, recorded_topics, renamed_topics
+values = parameter_values({{"radar_topics": "/{{}}/scan"}}, {str(file)!r})
+print(recorded_topics(parameters_of(values, {str(file)!r}), "", inputs=True)[-1])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "/nose/scan", result.stderr

@@ -15,8 +15,9 @@ from crkd_core.geometry.transforms import quaternion_from_rotation
 from crkd_core.runtime.assembler import AssembledFrame, FrameState
 from crkd_ros import topics
 from crkd_ros.conversions import image_message
+from crkd_ros.inputs import inputs_of
 from crkd_ros.parameters import from_values
-from crkd_ros.pipeline import FramePipeline, MessageError, inputs_of
+from crkd_ros.pipeline import FramePipeline, MessageError
 from rosbag_tools.bags import open_bag
 from rosbag_tools.typestore import bag_messages
 

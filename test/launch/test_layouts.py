@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from crkd_ros import topics
-from crkd_ros.pipeline import absolute
+from crkd_ros.inputs import absolute
 from crkd_ros.specs import DEFAULT_CAMERAS, DEFAULT_RADARS, SPECS
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
