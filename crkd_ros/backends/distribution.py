@@ -65,7 +65,8 @@ def package(module: str) -> Any:
         top = module.partition(".")[0]
         raise BackendError(
             f"parameter backend: 'distribution' needs the module '{top}', which cannot be imported ({error}); "
-            f"apt install ros-$ROS_DISTRO-{MODULES[top].replace('_', '-')} and source the distribution, or set backend: builtin"
+            f"apt install ros-$ROS_DISTRO-{MODULES[top].replace('_', '-')} and source the distribution, or set backend: "
+            "builtin"
         ) from None
 
 

@@ -93,10 +93,9 @@ def rgb_image_of(message: Any, *, source: str) -> NDArray[np.uint8]:
         )
     shape, strides = (height, width, channels), (step, channels, 1)
     pixels = np.lib.stride_tricks.as_strided(data, shape, strides, writeable=False)
-    if encoding in MOSAICS:
-        return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), MOSAICS[encoding]), dtype=np.uint8)
-    if encoding == "mono8":
-        return np.repeat(pixels, 3, axis=2)
+    if channels == 1:
+        code = MOSAICS.get(encoding, cv2.COLOR_GRAY2RGB)
+        return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), code), dtype=np.uint8)
     return pixels[..., ::-1] if encoding == "bgr8" else pixels
 
 
