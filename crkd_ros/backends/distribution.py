@@ -63,10 +63,10 @@ def package(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         top = module.partition(".")[0]
+        apt = MODULES[top].replace("_", "-")
         raise BackendError(
             f"parameter backend: 'distribution' needs the module '{top}', which cannot be imported ({error}); "
-            f"apt install ros-$ROS_DISTRO-{MODULES[top].replace('_', '-')} and source the distribution, or set backend: "
-            "builtin"
+            f"apt install ros-$ROS_DISTRO-{apt} and source the distribution, or set backend: builtin"
         ) from None
 
 

@@ -179,9 +179,10 @@ def compare_matching(seconds: float, rigs: int, seed: int) -> None:
             frames_of(dying, [row for row in messages if row[0] < half])
             rest = [row for row in messages if row[0] >= half and row[1] != "radar_front"]
             after.append(frames_of(dying, rest)[0] / (seconds / 2))
+        middle, share, cost = (statistics.median(values) for values in (rates, shares, costs))
         say(
-            f"{'matching':12} {name:12} {statistics.median(rates):5.1f} frames/s "
-            f"({min(rates):.1f} .. {max(rates):.1f}), NOMINAL {100 * statistics.median(shares):.0f} %, {statistics.median(costs):.0f} us a message; "
+            f"{'matching':12} {name:12} {middle:5.1f} frames/s ({min(rates):.1f} .. {max(rates):.1f}), "
+            f"NOMINAL {100 * share:.0f} %, {cost:.0f} us a message; "
             f"after a radar died {statistics.median(after):.1f} frames/s"
         )
 
