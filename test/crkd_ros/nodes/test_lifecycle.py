@@ -98,7 +98,7 @@ def test_an_error_nobody_foresaw_is_told_too(
     def broken(*_: object) -> None:
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr("crkd_ros.nodes.detector._warm_up", broken)
+    monkeypatch.setattr("crkd_ros.nodes.detector.warm_up", broken)
     node = make(checkpoint=str(checkpoint))
     assert node.trigger_configure() == FAILURE
     assert node.problem == "RuntimeError: CUDA out of memory"
