@@ -224,18 +224,23 @@ class FramePipeline:
         Raises:
             MessageError: a message that cannot be used, and the pipeline is strict.
         """
-        self._now = now
+        self._advance(now)
         self.received[topic] += 1
         return [frame for use in self._by_topic[topic] for frame in self._use(use, message, now)]
 
     def poll(self, now: int) -> list[AssembledFrame]:
         """Frames that are overdue at ``now``; call it often (every 10 ms or so) on a live graph."""
-        self._now = now
+        self._advance(now)
         return self.assembler.poll(now)
 
     def flush(self, now: int) -> list[AssembledFrame]:
         """No more messages will come: every pending frame as it stands."""
         return self.assembler.flush(now)
+
+    def _advance(self, now: int) -> None:
+        if now < self._now:  # a simulated clock begins anew: what was said a moment ago was said a moment ago
+            self._warned = {key: last + now - self._now for key, last in self._warned.items()}
+        self._now = now
 
     def _use(self, use: Input, message: Any, now: int) -> list[AssembledFrame]:
         try:
@@ -290,14 +295,15 @@ class FramePipeline:
                 self.rig.tf.insert(parent, child, stamp_of(stamped.header.stamp), T)
 
     def _jumped(self, stamp: int) -> None:
-        # Data and a simulated clock may show the same jump one after the other, and a short loop shows it every round.
+        # Data and a simulated clock may show the same jump one after the other; late messages of the old time show it
+        # again, and a short loop shows it every round.
         text = "time jumped back (a looping recording, or a clock that was set); buffers flushed"
         self._complain("jump", text, self._now)
         self.rig.purge_after(stamp + self._parameters.nanoseconds("jump_ms"))
 
     def _complain(self, key: str, text: str, now: int) -> None:
         last = self._warned.get(key)
-        if last is None or abs(now - last) >= WARNING_PERIOD:
+        if last is None or now - last >= WARNING_PERIOD:
             self._warned[key] = now
             self._warn(text)
 

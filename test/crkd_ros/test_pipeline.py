@@ -284,6 +284,29 @@ def test_looping_recording_is_followed_and_noticed_once(drive: Any):
     assert {f.state for f in again} == {FrameState.NOMINAL}
 
 
+@pytest.mark.parametrize("first", ["data", "clock"])
+def test_a_jump_that_data_and_a_simulated_clock_show_one_after_the_other_is_told_once(drive: Any, first: str):
+    warnings: list[str] = []
+    pipe = pipeline(warnings)
+    topic_names = {use.topic for use in pipe.inputs}
+    rows = [(topic, stamp, message) for topic, stamp, message in drive if topic in topic_names]
+
+    def clock(stamp: int) -> int:
+        return START + 20 * (stamp - START)  # a round takes longer than warnings are held back
+
+    for topic, stamp, message in rows:
+        pipe.on_message(topic, message, clock(stamp))
+    if first == "clock":
+        pipe.poll(clock(rows[0][1]))
+    else:
+        for topic, _, message in rows[:20]:
+            pipe.on_message(topic, message, clock(rows[-1][1]))
+    for topic, stamp, message in rows[20:]:
+        pipe.on_message(topic, message, clock(stamp))
+    assert pipe.assembler.counts["jump"] == {"data": 2, "clock": 1}[first]
+    assert len(warnings) == 1
+
+
 def test_relative_topics_follow_the_namespace_and_absolute_ones_do_not():
     names = {use.topic for use in inputs_of(from_values(PARAMETERS), namespace="/car7")}
     assert "/car7/cam_front/image_raw/compressed" in names
