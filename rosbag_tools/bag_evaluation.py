@@ -5,24 +5,22 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 
 from crkd_core.config import load_recipe
-from crkd_core.data.nuscenes_build import CLASS_OF_CATEGORY
 from crkd_core.geometry.transforms import inverse
 from crkd_core.runtime.poses import MILLISECOND, SECOND
 from crkd_core.training.ceiling import ceiling
-from crkd_core.training.diagnosis import matched
+from crkd_core.training.diagnosis import match_errors
 from crkd_core.training.evaluation import evaluate
 from crkd_core.training.ground_truth import SampleTruth
 from crkd_core.training.groups import Grouping, evaluate_groups
 from crkd_core.training.metrics import Metrics
 from crkd_core.training.report import groups_table, latency_table, metrics_table
 from crkd_core.training.submission import ResultEntry, results_entry, within_class_range
-from crkd_core.types import Detections, FloatArray, wrapped
+from crkd_core.types import Detections, FloatArray
 from crkd_ros.answers import FrameReport
 from rosbag_tools.recorded import (
     RecordedDetections,
@@ -194,40 +192,6 @@ def evaluate_bag(
         groups=evaluate_groups(results, truth, by, progress=progress) if by else {},
         errors=match_errors(results, truth),
     )
-
-
-def match_errors(
-    results: Mapping[str, Sequence[ResultEntry]], truth: Mapping[str, SampleTruth]
-) -> dict[str, tuple[float, ...]]:
-    """Name of an error -> its value for every match within 2 m, as ``BagEvaluation.errors`` explains them."""
-    true = {
-        token: [
-            SimpleNamespace(
-                detection_name=CLASS_OF_CATEGORY[box.category],
-                translation=box.translation,
-                size=box.size,
-                rotation=box.rotation,
-                velocity=box.velocity,
-            )
-            for box in sample.boxes
-            if box.category in CLASS_OF_CATEGORY
-        ]
-        for token, sample in truth.items()
-    }
-    found = {token: [SimpleNamespace(**entry) for entry in entries] for token, entries in results.items()}
-    a = matched(true, found, truth)
-    if not len(a.truth):
-        return {}
-    sizes = np.minimum(a.truth.sizes, a.found.sizes).prod(axis=1)
-    union = a.truth.sizes.prod(axis=1) + a.found.sizes.prod(axis=1) - sizes
-    speeds = np.linalg.norm(a.found.velocities - a.truth.velocities, axis=1)
-    errors = {
-        "distance": np.linalg.norm((a.found.centers - a.truth.centers)[:, :2], axis=1),
-        "scale": 1 - sizes / union,
-        "heading": np.abs(wrapped(a.found.yaws - a.truth.yaws)),
-        "velocity": speeds[np.isfinite(speeds)],
-    }
-    return {name: tuple(np.round(values, 6).tolist()) for name, values in errors.items()}
 
 
 def report_text(evaluation: BagEvaluation, *, missing_velocities: int = 0) -> str:

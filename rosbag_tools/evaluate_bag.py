@@ -20,11 +20,11 @@ from crkd_core.drawing.style import Image
 from crkd_core.runtime.poses import MILLISECOND, SECOND, PoseBuffer
 from crkd_core.training.ground_truth import SampleTruth, load_devkit, tokens_of_scenes, truth_from_nuscenes
 from crkd_core.training.groups import GROUPINGS
+from crkd_core.training.html_report import error_histograms, report_html
 from crkd_core.types import FloatArray
 from crkd_ros import topics
 from rosbag_tools.bag_evaluation import TOLERANCE, BagEvaluation, evaluate_bag, report_text
 from rosbag_tools.bags import Bag, open_bag
-from rosbag_tools.html_report import Histogram, report_html
 from rosbag_tools.moments import CLOUD_TYPE, IMAGE_TYPES
 from rosbag_tools.recorded import (
     RecordedDetections,
@@ -127,15 +127,6 @@ def _write(option: str, path: Path, content: bytes) -> None:
         raise UserError(f"{option} {path}: cannot be written: {error.strerror}") from None
 
 
-HISTOGRAMS = {
-    "distance": ("distance of the centres, m", 2.0),
-    "scale": ("scale error, 1 - IoU", 1.0),
-    "heading": ("heading error, rad", 3.15),
-    "velocity": ("velocity error, m/s", 5.0),
-}
-"""Error -> what the report calls it, and where its histogram ends."""
-
-
 def _html(args: argparse.Namespace, recorded: RecordedDetections, evaluation: BagEvaluation) -> str:
     facts = [
         f"{len(evaluation.key_frames)} key frames, {len(evaluation.unmatched)} of them without detections; "
@@ -149,10 +140,7 @@ def _html(args: argparse.Namespace, recorded: RecordedDetections, evaluation: Ba
             evaluation.metrics,
             groups=evaluation.groups,
             latency_ms=evaluation.latency_ms,
-            histograms=[
-                Histogram(title, np.array(evaluation.errors.get(name, ())), end)
-                for name, (title, end) in HISTOGRAMS.items()
-            ],
+            histograms=error_histograms(evaluation.errors),
             pictures=_pictures(bag, recorded, evaluation, args.pictures),
         )
 

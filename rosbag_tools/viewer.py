@@ -17,8 +17,8 @@ import numpy as np
 from crkd_core.data.images import decoded
 from crkd_core.drawing.style import CLASS_COLORS, TRUTH
 from crkd_core.geometry.transforms import apply, inverse
+from crkd_core.training.html_report import jpeg
 from crkd_core.types import DETECTION_CLASSES, CameraImage, Detections, FloatArray, SensorFrame
-from rosbag_tools.html_report import jpeg
 
 TEMPLATE = Path(__file__).with_name("viewer.html")
 JPEG_QUALITY = 72

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from crkd_core.data.nuscenes_build import CLASS_OF_CATEGORY
 from crkd_core.training.ground_truth import SampleTruth
+from crkd_core.training.submission import CLASS_RANGE, Results
 from crkd_core.types import DETECTION_CLASSES, Boxes3D, FloatArray, wrapped
 
 MATCH_DISTANCE = 2.0
@@ -71,6 +74,81 @@ def matched(
         ego_yaws=np.array([yaw for _, _, yaw in pairs]),
         centers=tuple(centers),
     )
+
+
+def match_errors(results: Results, truth: Mapping[str, SampleTruth]) -> dict[str, tuple[float, ...]]:
+    """Errors of all matches of the ten classes, whatever their range: the metric's, before it averages.
+
+    Returns:
+        ``distance`` of the centres in the plane (m), ``scale`` (1 - IoU of sizes), ``heading`` (rad, 0 to pi) and
+        ``velocity`` (m/s; only where both are known) -> a value for every match; empty without any.
+    """
+    a = matched(_true_by_sample(truth), _found_by_sample(results), truth)
+    if not len(a.truth):
+        return {}
+    sizes = np.minimum(a.truth.sizes, a.found.sizes).prod(axis=1)
+    union = a.truth.sizes.prod(axis=1) + a.found.sizes.prod(axis=1) - sizes
+    speeds = np.linalg.norm(a.found.velocities - a.truth.velocities, axis=1)
+    errors = {
+        "distance": np.linalg.norm((a.found.centers - a.truth.centers)[:, :2], axis=1),
+        "scale": 1 - sizes / union,
+        "heading": np.abs(wrapped(a.found.yaws - a.truth.yaws)),
+        "velocity": speeds[np.isfinite(speeds)],
+    }
+    return {name: tuple(np.round(values, 6).tolist()) for name, values in errors.items()}
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """What is wrong in one sample.
+
+    Attributes:
+        missed: boxes of ground truth, with a return inside and in class range, that no prediction matches.
+        wrong: predictions in class range that match nothing.
+        right: matches.
+    """
+
+    missed: int
+    wrong: int
+    right: int
+
+
+def mistakes(results: Results, truth: Mapping[str, SampleTruth], *, min_score: float) -> dict[str, Mistakes]:
+    """Sample token -> what is wrong in it; predictions that score less than ``min_score`` do not count."""
+    true, found, out = _true_by_sample(truth), _found_by_sample(results), {}
+    for token, sample in truth.items():
+        here = [box for box in true[token] if box.num_points > 0 and _in_range(box, sample)]
+        there = [box for box in found[token] if box.detection_score >= min_score and _in_range(box, sample)]
+        right = len(_pairs(here, there))
+        out[token] = Mistakes(len(here) - right, len(there) - right, right)
+    return out
+
+
+def _true_by_sample(truth: Mapping[str, SampleTruth]) -> dict[str, list[Any]]:
+    return {
+        token: [
+            SimpleNamespace(
+                detection_name=CLASS_OF_CATEGORY[box.category],
+                translation=box.translation,
+                size=box.size,
+                rotation=box.rotation,
+                velocity=box.velocity,
+                num_points=box.num_points,
+            )
+            for box in sample.boxes
+            if box.category in CLASS_OF_CATEGORY
+        ]
+        for token, sample in truth.items()
+    }
+
+
+def _found_by_sample(results: Results) -> dict[str, list[Any]]:
+    return {token: [SimpleNamespace(**entry) for entry in entries] for token, entries in results.items()}
+
+
+def _in_range(box: Any, sample: SampleTruth) -> bool:
+    x, y = np.array(box.translation[:2]) - sample.T_world_from_base[:2, 3]
+    return bool(np.hypot(x, y) <= CLASS_RANGE[box.detection_name])
 
 
 def diagnosis(matches: Matched) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from crkd_core.cli import UserError
+from crkd_core.training.curves import ClassCurves
 from crkd_core.training.diagnosis import diagnosis, matched
 from crkd_core.training.ground_truth import SampleTruth, require_devkit
 from crkd_core.training.metrics import (
@@ -43,6 +44,17 @@ def evaluate(
     *,
     progress: bool = False,
 ) -> Metrics:
+    """Score results on some samples with the official metric: the figures of ``evaluate_with_curves``."""
+    return evaluate_with_curves(results, ground_truth, tokens, progress=progress)[0]
+
+
+def evaluate_with_curves(
+    results: Results,
+    ground_truth: Mapping[str, SampleTruth],
+    tokens: Collection[str] | None = None,
+    *,
+    progress: bool = False,
+) -> tuple[Metrics, dict[str, ClassCurves]]:
     """Score results on some samples with the official metric.
 
     Args:
@@ -50,6 +62,9 @@ def evaluate(
         ground_truth: sample token -> annotations; at least every evaluated sample.
         tokens: the samples to score; None: all of ``ground_truth``.
         progress: show a progress bar.
+
+    Returns:
+        The figures; class -> precision over recall.
 
     Raises:
         MissingExtraError: nuscenes-devkit is not installed.
@@ -75,9 +90,9 @@ def evaluate(
     # Boxes in a wrong frame are out of range: the diagnosis sees what the filter, which works in place, takes away.
     unfiltered = dict(found_boxes.boxes)
     found_boxes = _filtered(found_boxes, truth, config)
-    figures = _figures(true_boxes, found_boxes, config, progress=progress)
+    figures, curves = _figures(true_boxes, found_boxes, config, progress=progress)
     hints = diagnosis(matched(true_boxes.boxes, unfiltered, truth))
-    return _as_metrics(figures, true_boxes, found_boxes, samples=len(truth), hints=hints)
+    return _as_metrics(figures, true_boxes, found_boxes, samples=len(truth), hints=hints), curves
 
 
 def _true_boxes(truth: Mapping[str, SampleTruth]) -> Any:
@@ -168,16 +183,19 @@ def _filtered(boxes: Any, truth: Mapping[str, SampleTruth], config: Any) -> Any:
     return filter_eval_boxes(_BicycleRacks(truth), boxes, config.class_range)
 
 
-def _figures(true_boxes: Any, found_boxes: Any, config: Any, *, progress: bool) -> Any:
-    """The devkit's ``DetectionMetrics``, filled as its own ``DetectionEval`` does."""
+def _figures(true_boxes: Any, found_boxes: Any, config: Any, *, progress: bool) -> tuple[Any, dict[str, ClassCurves]]:
+    """The devkit's ``DetectionMetrics``, filled as its own ``DetectionEval`` does, and the curves it is made of."""
     from nuscenes.eval.detection.algo import accumulate, calc_ap, calc_tp
     from nuscenes.eval.detection.data_classes import DetectionMetrics
 
     figures = DetectionMetrics(config)
+    precision: dict[str, dict[str, tuple[float, ...]]] = {name: {} for name in config.class_names}
     with tqdm(total=len(config.class_range) * len(config.dist_ths), desc="metric", disable=not progress) as bar:
         for name in config.class_names:
             for distance in config.dist_ths:
                 data = accumulate(true_boxes, found_boxes, name, config.dist_fcn_callable, distance)
+                reached = data.max_recall_ind + 1 if data.confidence.any() else 0
+                precision[name][str(distance)] = tuple(data.precision[:reached].tolist())
                 figures.add_label_ap(name, distance, calc_ap(data, config.min_recall, config.min_precision))
                 bar.update()
                 if distance != config.dist_th_tp:
@@ -185,7 +203,7 @@ def _figures(true_boxes: Any, found_boxes: Any, config: Any, *, progress: bool) 
                 for error in TP_ERRORS:
                     undefined = error in _UNDEFINED.get(name, ())
                     figures.add_label_tp(name, error, np.nan if undefined else calc_tp(data, config.min_recall, error))
-    return figures
+    return figures, {name: ClassCurves(precision=by_distance) for name, by_distance in precision.items()}
 
 
 def _as_metrics(figures: Any, true_boxes: Any, found_boxes: Any, *, samples: int, hints: tuple[str, ...]) -> Metrics:

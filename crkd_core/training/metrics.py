@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from crkd_core.cli import UserError
+
 TP_ERRORS = ("trans_err", "scale_err", "orient_err", "vel_err", "attr_err")
 """The five true-positive errors of the metric: m, 1 - IoU, rad, m/s, 1 - accuracy."""
 MEAN_AP_WEIGHT = 5
@@ -86,6 +88,21 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     def save(self, path: Path) -> None:
         """Write ``to_json`` to a file."""
         path.write_bytes(self.to_json())
+
+
+def read_metrics(path: Path) -> Metrics:
+    """The evaluation in a metrics.json of training/train.py or training/evaluate.py, which holds more beside it.
+
+    Raises:
+        UserError: no such file, or no evaluation in it.
+    """
+    try:
+        content = msgspec.json.decode(path.read_bytes(), type=dict)
+        return msgspec.convert(content.get("metrics", content), Metrics)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except msgspec.MsgspecError as error:
+        raise UserError(f"{path}: expected a metrics.json of training/evaluate.py or train.py: {error}") from None
 
 
 def summary(classes: Iterable[ClassMetrics]) -> Summary:

@@ -40,6 +40,30 @@ def _means_table(metrics: Metrics, ceiling: Metrics | None) -> str:
     return _table(heads, rows)
 
 
+def comparison_table(ours: Metrics, other: Metrics) -> str:
+    """Two evaluations side by side, and ours less the other: means, then average precision by class.
+
+    Of errors (mATE and so on) a negative difference is the better one.
+    """
+    names = ("mAP", "NDS", "mATE", "mASE", "mAOE", "mAVE", "mAAE")
+    pairs = {name: (getattr(ours.official, name), getattr(other.official, name)) for name in names}
+    for name, figures in ours.classes.items():
+        if figures.truths or other.classes[name].truths:
+            pairs[f"AP {name}"] = (figures.ap, other.classes[name].ap)
+    rows = [
+        [name, _number(a), _number(b), "-" if a is None or b is None else f"{a - b:+.3f}"]
+        for name, (a, b) in pairs.items()
+    ]
+    lines = [_table(["figure", "ours", "other", "difference"], rows)]
+    counts = {"samples": (ours.samples, other.samples), "boxes": (_truths(ours), _truths(other))}
+    lines += [f"not the same ground truth: {a} and {b} {key}" for key, (a, b) in counts.items() if a != b]
+    return "\n".join(lines)
+
+
+def _truths(metrics: Metrics) -> int:
+    return sum(figures.truths for figures in metrics.classes.values())
+
+
 def groups_table(groups: Mapping[str, Metrics]) -> str:
     """One line a group, with the means over the classes that it has ground truth of."""
     heads = ["group", "samples", "classes", "truths", "mAP", "NDS", "mATE m", "mASE", "mAOE rad", "mAVE m/s", "mAAE"]
@@ -47,8 +71,7 @@ def groups_table(groups: Mapping[str, Metrics]) -> str:
 
 
 def _group_row(name: str, metrics: Metrics) -> list[str]:
-    truths = sum(figures.truths for figures in metrics.classes.values())
-    counts = [str(metrics.samples), str(len(metrics.present_classes)), str(truths)]
+    counts = [str(metrics.samples), str(len(metrics.present_classes)), str(_truths(metrics))]
     means = _summary_row(name, metrics.present)[1:] if metrics.present is not None else ["-"] * 7
     return [name, *counts, *means]
 

@@ -2,14 +2,23 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
+import torch
+from micro import micro_recipe
+from PIL import Image
 
 from crkd_core.cli import UserError
+from crkd_core.data.synthscenes import SynthConfig, make_drive
+from crkd_core.data.synthscenes.writer import write_nuscenes
+from crkd_core.models.detector import FusionDetector
+from crkd_core.runtime.checkpoint import save_checkpoint
 
 pytest.importorskip("nuscenes")
 
@@ -32,6 +41,79 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Call:
         return code
 
     return run
+
+
+@pytest.fixture(scope="module")
+def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One simulated drive with two key frames, whose scene has the name of one of nuScenes' test split."""
+    root = tmp_path_factory.mktemp("data") / "drive"
+    config = msgspec.structs.replace(SynthConfig(), image_width=160, supersampling=1, lidar_columns=90)
+    write_nuscenes(root, [make_drive(7, config, duration_s=1.0)], version="v1.0-mini", progress=False)
+    table = root / "v1.0-mini" / "scene.json"
+    table.write_text(table.read_text().replace("scene-0007", "scene-0077"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector that has learnt nothing."""
+    torch.manual_seed(0)
+    recipe = micro_recipe()
+    return save_checkpoint(tmp_path_factory.mktemp("run") / "model", FusionDetector(recipe), recipe)
+
+
+def test_a_report_of_a_checkpoint_has_figures_curves_and_pictures_and_compares_with_another_run(
+    call: Call, checkpoint: Path, dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    data = ["--dataroot", dataroot, "--version", "v1.0-mini", "--scenes", "scene-0077"]
+    assert call(checkpoint, *data, "--out", tmp_path / "a", "--pictures", "1") == 0
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 1
+    assert "<polyline" in page
+    assert " missed, " in page
+    assert not any(f'{kind}="http' in page for kind in ("src", "href"))
+    assert Image.open(tmp_path / "a" / "curves.png").width > 800
+    capsys.readouterr()
+
+    other = tmp_path / "a" / "metrics.json"
+    assert call(checkpoint, *data, "--compare", other, "--score-threshold", "0.9") == 0
+    table = capsys.readouterr().out.partition("other: ")[2].splitlines()
+    figures = json.loads(other.read_text())["metrics"]["official"]
+    row = next(line.split() for line in table if line.startswith("NDS"))
+    assert float(row[2]) == pytest.approx(figures["NDS"], abs=5e-4)
+    assert float(row[1]) - float(row[2]) == pytest.approx(float(row[3]), abs=1.1e-3)
+    with pytest.raises(UserError, match="cannot be read"):
+        call(checkpoint, *data, "--compare", tmp_path / "none.json")
+
+
+def test_the_test_split_gives_a_file_for_the_server_and_no_score(
+    call: Call, checkpoint: Path, dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    data = ["--dataroot", dataroot, "--version", "v1.0-mini", "--split", "test"]
+    with pytest.raises(UserError, match="name a checkpoint and --out"):
+        call(checkpoint, *data)
+    assert call(checkpoint, *data, "--out", tmp_path / "submission") == 0
+    assert "2 samples of the test split, not scored" in capsys.readouterr().out
+    content = json.loads((tmp_path / "submission" / "results.json").read_text())
+    sensors = {"use_camera": True, "use_radar": True, "use_lidar": False, "use_map": False, "use_external": False}
+    assert content["meta"] == sensors
+    assert len(content["results"]) == 2
+    assert [path.name for path in (tmp_path / "submission").iterdir()] == ["results.json"]
+
+
+@pytest.mark.timeout(300)
+def test_processes_share_the_detection_and_one_scores(call: Call, checkpoint: Path, dataroot: Path, tmp_path: Path):
+    data = ["--dataroot", dataroot, "--version", "v1.0-mini", "--scenes", "scene-0077", "--device", "cpu"]
+    assert call(checkpoint, *data, "--out", tmp_path / "one") == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", SCRIPT]
+    command = [*launcher, checkpoint, *data, "--out", tmp_path / "two", "--pictures", "0", "--no-progress"]
+    small = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
+    done = subprocess.run(list(map(str, command)), env=os.environ | small, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("2 of 2 samples") == 1
+    assert done.stdout.count("means over") == 1
+    one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
+    assert one["metrics"]["official"]["NDS"] == pytest.approx(two["metrics"]["official"]["NDS"], abs=1e-6)
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path):

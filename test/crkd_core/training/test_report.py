@@ -2,7 +2,7 @@ import pytest
 from truths import drive, entries, perfect
 
 from crkd_core.training.evaluation import evaluate
-from crkd_core.training.report import latency_table, metrics_table
+from crkd_core.training.report import comparison_table, latency_table, metrics_table
 
 pytest.importorskip("nuscenes")
 
@@ -46,3 +46,25 @@ def test_hints_follow_the_table():
 
 def test_latency_table_names_stages():
     assert row(latency_table({"network": (10.0, 20.04, 30.0)}), "network") == ["10.0", "20.0", "30.0"]
+
+
+def test_two_runs_stand_side_by_side_with_their_difference():
+    truth = drive()
+    results = entries(perfect(truth))
+    best = evaluate(results, truth)
+    worse = evaluate({**results, "sample0": []}, truth)
+    table = comparison_table(worse, best)
+    ours, other, difference = row(table, "AP car")
+    assert other == "1.000"
+    assert float(ours) - 1 == pytest.approx(float(difference), abs=1e-3)
+    assert float(difference) < -0.1
+    assert "AP bus" not in table
+    assert "not the same ground truth" not in table
+
+
+def test_runs_on_other_ground_truth_are_told_apart():
+    truth = drive()
+    results = entries(perfect(truth))
+    table = comparison_table(evaluate(results, truth), evaluate(results, truth, ["sample0", "sample1"]))
+    assert "not the same ground truth: 4 and 2 samples" in table
+    assert "not the same ground truth: 48 and 24 boxes" in table

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crkd_core.drawing.style import CLASS_COLORS, Image
+from crkd_core.training.curves import ClassCurves
 from crkd_core.training.metrics import TP_ERRORS, Metrics, Summary
 
 ERROR_HEADS = ("ATE m", "ASE", "AOE rad", "AVE m/s", "AAE")
@@ -48,6 +49,19 @@ class Histogram:
     steps: int = 20
 
 
+_HISTOGRAMS = {
+    "distance": ("distance of the centres, m", 2.0),
+    "scale": ("scale error, 1 - IoU", 1.0),
+    "heading": ("heading error, rad", 3.15),
+    "velocity": ("velocity error, m/s", 5.0),
+}
+
+
+def error_histograms(errors: Mapping[str, Sequence[float]]) -> list[Histogram]:
+    """Histograms of ``diagnosis.match_errors``."""
+    return [Histogram(title, np.array(errors.get(name, ())), end) for name, (title, end) in _HISTOGRAMS.items()]
+
+
 def report_html(
     title: str,
     facts: Sequence[str],
@@ -57,6 +71,7 @@ def report_html(
     latency_ms: Mapping[str, tuple[float, float, float]],
     histograms: Sequence[Histogram],
     pictures: Iterable[tuple[str, Image]],
+    curves: Mapping[str, ClassCurves] | None = None,
 ) -> str:
     """The page.
 
@@ -68,12 +83,16 @@ def report_html(
         latency_ms: stage -> median, 95th percentile and maximum.
         histograms: of errors.
         pictures: caption and RGB picture.
+        curves: of precision over recall, by class.
     """
     parts = [f"<h1>{escape(title)}</h1>", *(f'<div class="dim">{escape(fact)}</div>' for fact in facts)]
     parts.append(_cards(metrics))
     parts += [f"<li>{escape(hint)}</li>" for hint in metrics.hints]
     parts += ["<h2>Classes</h2>", _classes(metrics)]
     parts.append('<p class="dim">Errors are means over matches within 2 m; 1 where recall stays below 10 %.</p>')
+    if curves:
+        shown_curves = [_curves(name, curve) for name, curve in curves.items() if metrics.classes[name].truths]
+        parts += ["<h2>Precision over recall</h2>", '<div class="plots">', *shown_curves, "</div>"]
     if groups:
         parts += ["<h2>Groups</h2>", _groups(groups)]
     filled = [histogram for histogram in histograms if len(histogram.values)]
@@ -165,6 +184,26 @@ def _histogram(histogram: Histogram) -> str:
     caption = f"{escape(histogram.title)}: {len(histogram.values)} matches, median {median:.2f}"
     svg = f'<svg viewBox="0 0 280 130" width="100%">{bars}{line}{marks}</svg>'
     return f"<figure><figcaption>{caption}</figcaption>{svg}</figure>"
+
+
+def _curves(name: str, curves: ClassCurves) -> str:
+    """One line a matching distance, from strict (light) to loose (dark)."""
+    lines = []
+    for i, (distance, precision) in enumerate(curves.precision.items()):
+        points = " ".join(f"{2.8 * k:.1f},{110 - 110 * p:.1f}" for k, p in enumerate(precision))
+        opacity = 0.35 + 0.65 * i / max(1, len(curves.precision) - 1)
+        color = "rgb({}, {}, {})".format(*CLASS_COLORS[name])
+        style = f'fill="none" stroke="{color}" stroke-width="2" stroke-opacity="{opacity:.2f}"'
+        lines.append(f'<polyline points="{points}" {style}><title>within {distance} m</title></polyline>')
+    frame = '<path d="M0,0 V110 H280" fill="none" stroke="#bbb"/>'
+    marks = "".join(
+        f'<text x="{x}" y="126" text-anchor="{anchor}">{text}</text>'
+        for x, anchor, text in ((0, "start", "recall 0"), (280, "end", "1"))
+    )
+    svg = f'<svg viewBox="0 0 280 130" width="100%">{frame}{"".join(lines)}{marks}</svg>'
+    first, *_, last = curves.precision
+    words = f"{escape(name)}, within {first} m (light) to {last} m (dark)"
+    return f"<figure><figcaption>{words}</figcaption>{svg}</figure>"
 
 
 def _picture(caption: str, picture: Image) -> str:
