@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from rclpy.executors import Executor, SingleThreadedExecutor
 
-try:
-    from rclpy.experimental import EventsExecutor
-except ImportError:  # before Kilted
-    EventsExecutor = None
-
 
 def single_threaded_executor() -> Executor:
     """An executor that calls one callback at a time, in the thread that spins it.
@@ -17,4 +12,8 @@ def single_threaded_executor() -> Executor:
     their arrival, whatever their topic, for a third of the processor time. The other one asks every subscription and
     service anew each time it waits. Spin either with ``spin_once``; the first one's ``spin`` calls nothing in Kilted.
     """
-    return EventsExecutor() if EventsExecutor is not None else SingleThreadedExecutor()
+    try:
+        from rclpy.experimental.events_executor import EventsExecutor
+    except ImportError:  # before Kilted
+        return SingleThreadedExecutor()
+    return EventsExecutor()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -175,3 +176,15 @@ def test_a_parameter_file_that_is_not_there_is_one_line_and_code_2(tmp_path: Pat
     assert told.startswith("error: ROS arguments: ")
     assert "nothing.yaml" in told
     assert "Traceback" not in done.stderr
+
+
+def test_while_active_garbage_collection_leaves_aside_what_was_there_before(
+    make: Callable[..., DetectorNode], checkpoint: Path
+):
+    node = make(checkpoint=str(checkpoint))
+    assert node.trigger_configure() == SUCCESS
+    gc.unfreeze()  # a node that a test left active
+    assert node.trigger_activate() == SUCCESS
+    assert gc.get_freeze_count() > 50_000
+    assert node.trigger_deactivate() == SUCCESS
+    assert gc.get_freeze_count() == 0
