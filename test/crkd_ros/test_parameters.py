@@ -7,13 +7,26 @@ import pytest
 import yaml
 
 from crkd_ros.parameters import _flat, default_parameters_file, from_values, load_parameters
-from crkd_ros.specs import DEFAULT_CAMERAS, DEFAULT_RADARS, ParameterError, specs_for
+from crkd_ros.specs import DEFAULT_CAMERAS, DEFAULT_RADARS, ParameterError, Spec, specs_for
 
 
 def test_shipped_file_holds_exactly_the_defaults():
     [node] = yaml.safe_load(default_parameters_file().read_text()).values()
     specs = specs_for(DEFAULT_CAMERAS, DEFAULT_RADARS)
     assert _flat(node["ros__parameters"]) == {spec.name: spec.default for spec in specs}
+
+
+@pytest.mark.parametrize("spec", specs_for(DEFAULT_CAMERAS, DEFAULT_RADARS), ids=lambda spec: spec.name)
+def test_every_parameter_says_what_it_is_and_every_number_has_limits(spec: Spec):
+    assert len(spec.description) > 3
+    is_number = isinstance(spec.default, (int, float)) and not isinstance(spec.default, bool)
+    assert (spec.range is not None) is is_number
+    assert spec.checked(spec.default) == spec.default
+
+
+def test_only_what_is_published_may_change_while_the_node_runs():
+    changeable = {spec.name.split(".")[0] for spec in specs_for(DEFAULT_CAMERAS, DEFAULT_RADARS) if spec.changeable}
+    assert changeable == {"score_threshold", "class_threshold", "classes"}
 
 
 def test_sensors_are_known_by_their_names_in_upper_case():

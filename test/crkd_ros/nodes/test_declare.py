@@ -13,7 +13,7 @@ from rclpy.parameter import Parameter  # noqa: E402
 
 from crkd_ros.nodes.declare import check_changes, declared_parameters  # noqa: E402
 from crkd_ros.parameters import from_values  # noqa: E402
-from crkd_ros.specs import SPECS, ParameterError  # noqa: E402
+from crkd_ros.specs import DEFAULT_CAMERAS, DEFAULT_RADARS, ParameterError, specs_for  # noqa: E402
 
 pytestmark = pytest.mark.ros
 
@@ -51,7 +51,7 @@ def test_parameters_of_configured_sensors_are_declared(make: Callable[..., Node]
 def test_every_parameter_is_described_and_read_only_unless_it_may_change(make: Callable[..., Node]):
     node = make()
     declared_parameters(node)
-    for spec in SPECS:
+    for spec in specs_for(DEFAULT_CAMERAS, DEFAULT_RADARS):
         descriptor = node.describe_parameter(spec.name)
         assert descriptor.description == spec.description
         assert descriptor.read_only is not spec.changeable
