@@ -2,18 +2,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from rosbags.typesys import get_types_from_msg
+from rosbags.rosbag2 import Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from crkd_core.runtime.radar_motion import is_relative
 from crkd_core.types import RADAR_DTYPE
 from crkd_ros.conversions import ConversionError, Messages, point_cloud_message, radar_points_of
-from rosbag_tools.typestore import typestore
+from rosbag_tools.bags import open_bag
 
 RETURN_TEXT = "float32 range\nfloat32 azimuth\nfloat32 elevation\nfloat32 doppler_velocity\nfloat32 amplitude\n"
 SCAN_TEXT = "std_msgs/Header header\nradar_msgs/RadarReturn[] returns\n"
@@ -159,21 +161,20 @@ def test_radar_scan_is_read_without_radar_msgs() -> None:
     check_scan(radar_points_of(Scan([echo(**e) for e in ECHOES]), source="radar_front", accept_relative=True))
 
 
-def test_radar_scan_of_a_bag_is_read_as_it_is_described_there() -> None:
-    store = typestore()
-    types = {
-        **get_types_from_msg(RETURN_TEXT, "radar_msgs/msg/RadarReturn"),
-        **get_types_from_msg(SCAN_TEXT, "radar_msgs/msg/RadarScan"),
-    }
-    if "radar_msgs/msg/RadarScan" not in store.types:
-        store.register(types)
+def test_radar_scan_of_a_bag_is_read_as_the_bag_describes_it(tmp_path: Path) -> None:
+    store = get_typestore(Stores.ROS2_KILTED)
+    store.register(get_types_from_msg(RETURN_TEXT, "radar_msgs/msg/RadarReturn"))
+    store.register(get_types_from_msg(SCAN_TEXT, "radar_msgs/msg/RadarScan"))
     make = store.types
     header = make["std_msgs/msg/Header"](make["builtin_interfaces/msg/Time"](1, 2), "radar_front")
     returns = [make["radar_msgs/msg/RadarReturn"](*(e.get(n, 0.0) for n in RETURN_TEXT.split()[1::2])) for e in ECHOES]
-    scan = make["radar_msgs/msg/RadarScan"](header, returns)
-    data = store.serialize_cdr(scan, "radar_msgs/msg/RadarScan")
-    message = store.deserialize_cdr(data, "radar_msgs/msg/RadarScan")
-    check_scan(radar_points_of(message, source="radar_front", accept_relative=True))
+    data = store.serialize_cdr(make["radar_msgs/msg/RadarScan"](header, returns), "radar_msgs/msg/RadarScan")
+    with Writer(tmp_path / "bag", version=9) as writer:
+        writer.write(writer.add_connection("/scan", "radar_msgs/msg/RadarScan", typestore=store), 1, data)
+    with open_bag(tmp_path / "bag") as bag:
+        [row] = bag.messages()
+    assert row.type == "radar_msgs/msg/RadarScan"
+    check_scan(radar_points_of(row.message, source="radar_front", accept_relative=True))
 
 
 def test_empty_scan_is_no_points() -> None:
