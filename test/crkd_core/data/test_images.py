@@ -212,9 +212,12 @@ class TestDistortion:
         assert abs(row - expected[1]) < 2
         assert np.abs(seen.ravel() - (K @ point)[:2]).max() > 3
 
-    def test_is_opencvs_undistortion(self):
-        ours = undistorted(picture(), camera(picture(), self.DISTORTION))
-        np.testing.assert_array_equal(ours, cv2.undistort(picture(), K, self.DISTORTION))
+    @pytest.mark.parametrize("more", [[], [0.2, -0.05, 0.01]], ids=["plumb_bob", "rational_polynomial"])
+    def test_is_opencvs_undistortion(self, more: list[float]):
+        distortion = np.array([*self.DISTORTION, *more])
+        ours = undistorted(picture(), camera(picture(), distortion))
+        np.testing.assert_array_equal(ours, cv2.undistort(picture(), K, distortion))
+        assert bool(more) == (not np.array_equal(ours, cv2.undistort(picture(), K, self.DISTORTION)))
 
     def test_zero_coefficients_leave_the_image_alone(self):
         assert undistorted(picture(), camera(picture(), np.zeros(5))).tolist() == picture().tolist()
