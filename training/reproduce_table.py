@@ -21,6 +21,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -102,6 +103,7 @@ def main() -> int:
         for job in jobs:
             print(f"{job.name}{' (done)' * job.done()}: {shlex.join(map(shown, job.command()))}")
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the running arms are ended, too, and resume next time
     begin = time.monotonic()
     outcome = run_jobs(
         jobs,

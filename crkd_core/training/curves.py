@@ -31,7 +31,7 @@ def curves_picture(curves: Mapping[str, ClassCurves], path: Path, *, title: str)
 
     rows = -(-max(1, len(curves)) // 5)
     figure = Figure(figsize=(13, 0.6 + 2.5 * rows))
-    axes = figure.subplots(rows, 5, sharex=True, sharey=True, squeeze=False).flat
+    axes = list(figure.subplots(rows, 5, sharex=True, sharey=True, squeeze=False).flat)
     colours = mpl.colormaps["viridis"]
     for axis, (name, own) in zip(axes, curves.items(), strict=False):
         for i, (distance, precision) in enumerate(own.precision.items()):
@@ -41,7 +41,7 @@ def curves_picture(curves: Mapping[str, ClassCurves], path: Path, *, title: str)
         axis.set_xlim(0, 1)
         axis.set_ylim(0, 1.02)
         axis.grid(alpha=0.3)
-    for axis in list(axes)[len(curves) :]:
+    for axis in axes[len(curves) :]:
         axis.set_axis_off()
     if curves:
         handles, labels = figure.axes[0].get_legend_handles_labels()

@@ -55,7 +55,7 @@ def error_sheets(
         sample = truth[token]
         T_base_from_world = inverse(sample.T_world_from_base)
         words = f"{wrong.missed} missed, {wrong.wrong} wrong, {wrong.right} right at scores from {min_score:g}"
-        caption = Caption(sample.scene or token, [words, sample.description])
+        caption = Caption(sample.scene or token, [words], footer=sample.description)
         picture = draw_sheet(
             frames[place[token]].frame,
             detections_of(results[token], stamp=sample.stamp).transformed(T_base_from_world, "base_link"),
