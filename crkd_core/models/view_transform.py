@@ -222,7 +222,7 @@ def depth_raster(
 
 def _padded(points: Tensor, sample: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
     """(B, most points of a sample, 3) the points by sample, filled up with zeros; (B, ...) bool, which are points."""
-    counts = torch.bincount(sample, minlength=batch_size)
+    counts = sample.new_zeros(batch_size).index_add(0, sample, torch.ones_like(sample))
     slot = torch.arange(len(points), device=points.device) - (counts.cumsum(0) - counts)[sample]
     most = int(counts.max()) if len(points) else 0
     padded = points.new_zeros(batch_size, most, points.shape[1])
