@@ -67,7 +67,7 @@ class MessageRig:
         self.frames = {name: frame_id for name, frame_id in given if frame_id}
         self._given_frames = frozenset(self.frames)
         self._odometry = PoseBuffer() if parameters.text("pose_source") == "odometry" else None
-        self._mountings: dict[str, FloatArray | None] = {}
+        self._mountings: dict[str, FloatArray] = {}
         self._calibrations: dict[str, CameraCalibration] = {}
 
     def camera(self, name: str) -> CameraCalibration | None:
@@ -156,8 +156,10 @@ class MessageRig:
         if frame is None:
             return None
         if frame not in self._mountings:
-            fixed = self.tf.is_fixed(self._base, frame)
-            self._mountings[frame] = self.tf.lookup(self._base, frame, 0) if fixed else None
+            T = self.tf.lookup(self._base, frame, 0) if self.tf.is_fixed(self._base, frame) else None
+            if T is None:
+                return None
+            self._mountings[frame] = T
         return self._mountings[frame]
 
 

@@ -9,6 +9,8 @@ from crkd_core.runtime.poses import SECOND, PoseBuffer
 from crkd_core.types import FloatArray
 
 MAX_DEPTH = 64
+MAX_FRAMES = 4096
+"""Frames in the tree; a name that is not known is refused beyond, so that made-up names do not fill the memory."""
 
 
 class TfBuffer:
@@ -35,7 +37,11 @@ class TfBuffer:
         return sorted(edges.keys() | {parent for parent, _ in edges.values()})
 
     def insert_static(self, parent: str, child: str, T_parent_from_child: FloatArray) -> None:
-        """Set a fixed edge; a later one of the same child replaces it."""
+        """Set a fixed edge; a later one of the same child replaces it.
+
+        Raises:
+            ValueError: a frame without a name, or its own parent; or ``MAX_FRAMES`` are there.
+        """
         parent, child = parent.lstrip("/"), child.lstrip("/")
         self._check(parent, child)
         self._moving.pop(child, None)
@@ -45,7 +51,7 @@ class TfBuffer:
         """Add one stamped transform of a moving edge.
 
         Raises:
-            ValueError: a frame without a name, or its own parent.
+            ValueError: as for ``insert_static``.
         """
         parent, child = parent.lstrip("/"), child.lstrip("/")
         self._check(parent, child)
@@ -102,6 +108,9 @@ class TfBuffer:
     def _check(self, parent: str, child: str) -> None:
         if not parent or not child or parent == child:
             raise ValueError(f"transform: expected two different frame names, got '{parent}' <- '{child}'")
+        known = child in self._fixed or child in self._moving
+        if not known and len(self._fixed) + len(self._moving) >= MAX_FRAMES:
+            raise ValueError(f"transform: expected at most {MAX_FRAMES} frames, got another one, '{child}'")
 
     def _chain(self, frame: str) -> list[str]:
         chain = [frame.lstrip("/")]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crkd_core.geometry.transforms import inverse, transform, yaw_rotation
-from crkd_ros.tf_buffer import TfBuffer
+from crkd_ros.tf_buffer import MAX_FRAMES, TfBuffer
 
 S = 1_000_000_000
 T_ODOM = transform(yaw_rotation(0.3), [10.0, 2.0, 0.0])
@@ -91,3 +91,16 @@ def test_circle_of_frames_ends():
     buffer.insert_static("a", "b", np.eye(4))
     buffer.insert_static("b", "a", np.eye(4))
     assert buffer.lookup("a", "c", 0) is None
+
+
+def test_made_up_frames_do_not_fill_the_memory():
+    tf = TfBuffer()
+    tf.insert_static("base_link", "camera", np.eye(4))
+    for i in range(MAX_FRAMES - 1):
+        tf.insert("map", f"ghost_{i}", i, np.eye(4))
+    with pytest.raises(ValueError, match="expected at most 4096 frames, got another one, 'ghost_x'"):
+        tf.insert("map", "ghost_x", 0, np.eye(4))
+    with pytest.raises(ValueError, match="expected at most 4096 frames"):
+        tf.insert_static("map", "ghost_x", np.eye(4))
+    tf.insert("map", "ghost_7", 8, np.eye(4))
+    tf.insert_static("base_link", "camera", np.eye(4))
