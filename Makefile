@@ -5,6 +5,7 @@
 #   TORCH_INDEX  one more package index for torch: PyTorch's CPU wheels on a machine without a GPU
 #   DATAROOT, VERSION, SCENE   real data for the demo, in nuScenes format
 #   TRAIN_ARGS   what make train-tiny hands to training/train.py instead of --synthscenes 4000
+#   LOAD_ARGS    what make load and make soak hand to the load test, for example LOAD_ARGS="--seconds 60"
 #   PYTEST_ARGS  what make test hands to pytest, for example PYTEST_ARGS="-m golden -x"
 #   NUSCENES_SAMPLE_ROOT, NUSCENES_RESULTS_DIR, CRKD_GOLDEN_DIR   folders that tests on real data read
 
@@ -44,7 +45,7 @@ PIP_INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --co
 CONDENSED := 2>&1 | tee -a $(SETUP_LOG) | awk -v terminal=$$(test -t 1 && echo 1 || echo 0) -f constraints/progress.awk \
   || { echo "error: pip failed; its whole output is in $(SETUP_LOG)" >&2; exit 1; }
 
-.PHONY: help setup test lint format demo train-tiny constraints clean distclean
+.PHONY: help setup test lint format demo load soak train-tiny constraints clean distclean
 
 help: ## this list
 	@echo "crkd_ros: camera + radar 3D object detection for ROS 2"
@@ -117,6 +118,12 @@ demo: setup ## set up, then nuScenes format -> bag -> live detector -> boxes, sc
 
 train-tiny: setup ## train the small student that ships with the package, on simulated drives
 	@$(BIN)/python training/train.py student_tiny --half --out out/train-tiny $(or $(TRAIN_ARGS),--synthscenes 4000)
+
+load: setup ## the live node on six cameras and five radars: frames lost, overhead, CPU by part (about 80 s)
+	@PYTHONPATH="test$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m load --out out/load $(LOAD_ARGS)
+
+soak: setup ## the same for ten minutes: does memory grow?
+	@PYTHONPATH="test$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m load --soak --out out/soak $(LOAD_ARGS)
 
 constraints: ## resolve the exact pins anew (needs uv)
 	@constraints/compile.sh

@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 from load.listener import Heard
 from load.meter import Sample
-from load.parts import MATCHED
+from load.parts import CONVERSION, MATCHED
 from load.publisher import Published
 from load.report import growth, judged, possible_frames, work_between
 from load.result import Comparison, Result, machine, text
@@ -84,6 +84,7 @@ def measure_node(args: argparse.Namespace, content: Content) -> Result:
     sweeps = load_recipe("student_r50").live_sweeps
     possible = possible_frames(published, events, content, parameters, sweeps=sweeps)
     sizes = [len(image) for images in content.images.values() for image in images]
+    taken = samples[-1].calls[CONVERSION]
     memory_begin = published.start + round(MEMORY_WARM_UP * SECOND)
     return Result(
         machine=machine(),
@@ -92,7 +93,7 @@ def measure_node(args: argparse.Namespace, content: Content) -> Result:
         seconds=args.seconds,
         image_kilobytes=round(sum(sizes) / len(sizes) / 1e3, 1),
         decode_ms=round(decode_ms(content), 2),
-        answers=judged(possible, heard, begin=begin, end=end),
+        answers=judged(possible, heard, begin=begin, end=end, messages_lost=len(events) + 1 - taken),
         work=work_between(samples, begin=begin, end=end, frames_per_second=CAMERA_HZ),
         publisher_share=round(published.cpu / args.seconds, 4),
         memory=growth(samples, begin=memory_begin, end=end) if args.soak else None,

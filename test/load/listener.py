@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -30,17 +31,17 @@ class Heard(msgspec.Struct):
     Attributes:
         arrivals: reference stamp -> arrival of the detections, ns of the system clock.
         reports: what the answers were made of.
-        markers: messages for RViz that arrived.
+        diagnostics: the node's own account of itself at the end.
     """
 
-    arrivals: dict[int, int] = {}
-    reports: list[FrameReport] = []
-    markers: int = 0
+    arrivals: dict[int, int]
+    reports: list[FrameReport]
+    diagnostics: dict[str, str]
 
 
 def main() -> None:
     """Listen until SIGINT or SIGTERM, then write."""
-    out, heard, stopping = Path(sys.argv[1]), Heard({}, [], 0), []
+    out, heard, stopping = Path(sys.argv[1]), Heard({}, [], {}), []
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.append(True))
@@ -50,8 +51,8 @@ def main() -> None:
     def arrived(data: Any) -> None:
         heard.arrivals[header_stamp(data)] = time.time_ns()
 
-    def count(_: Any) -> None:
-        heard.markers += 1
+    def told(message: DiagnosticArray) -> None:
+        heard.diagnostics = {pair.key: pair.value for status in message.status for pair in status.values}
 
     array, cloud, markers = (
         message_class(name)
@@ -63,7 +64,8 @@ def main() -> None:
     )
     node.create_subscription(array, topics.DETECTIONS, arrived, 100, raw=True)
     node.create_subscription(cloud, topics.DETECTION_VELOCITIES, lambda _: None, 100, raw=True)
-    node.create_subscription(markers, topics.DETECTION_MARKERS, count, 100, raw=True)
+    node.create_subscription(markers, topics.DETECTION_MARKERS, lambda _: None, 100, raw=True)
+    node.create_subscription(DiagnosticArray, "/diagnostics", told, 10)
     node.create_subscription(String, topics.MANIFEST, lambda message: heard.reports.append(report_of(message)), 100)
     sys.stdout.write("listening\n")
     while not stopping:

@@ -105,7 +105,8 @@ class Meter:
             time.sleep(max(0.0, due - time.monotonic()))
 
     def write(self, path: Path) -> None:
-        """The samples as JSON."""
+        """The samples, and one of now, as JSON."""
+        self.samples.append(self.sample())
         path.write_bytes(msgspec.json.encode(self.samples))
 
 

@@ -32,6 +32,7 @@ from crkd_core.config import load_recipe
 from crkd_core.runtime.assembler import FrameAssembler
 from crkd_core.runtime.detector import Detector, DetectorStatus
 from crkd_core.types import Boxes3D, Detections, SensorFrame
+from crkd_ros.nodes.outputs import Outputs
 from crkd_ros.parameters import DetectorParameters
 from crkd_ros.pipeline import FramePipeline, MessageRig
 
@@ -52,7 +53,7 @@ PARTS: tuple[tuple[Any, str, str], ...] = (
     (MessageRig, "camera", POSES),
     (MessageRig, "radar", POSES),
     (detector_node.DetectorNode, "_answer", ANSWER),
-    (detector_node.DetectorNode, "_publish", MESSAGES),
+    (Outputs, "publish", MESSAGES),
     (Publisher, "publish", PUBLISH),
 )
 
@@ -63,6 +64,7 @@ class NullDetector(Detector):
     def __init__(self, _parameters: DetectorParameters) -> None:
         self.recipe = load_recipe("student_r50")
         self.device = torch.device("cpu")
+        self.status = DetectorStatus("cpu", "fp32", "eager")
         self.status = DetectorStatus("cpu", "fp32", "eager")
         self.last_timings = {}
         along = np.linspace(5.0, 50.0, BOXES)

@@ -69,6 +69,8 @@ class Answers(msgspec.Struct, frozen=True):
     Attributes:
         expected: frames that the trigger camera asked for.
         lost: of these, frames without an answer.
+        dropped: in the whole run, frames that the node let go because a newer one was complete.
+        messages_lost: in the whole run, messages that did not reach the node's callbacks.
         not_nominal: answers that lack a sensor.
         same_inputs: answers made of the very messages that a node without any delay would have used.
         overhead: of the answers.
@@ -76,12 +78,14 @@ class Answers(msgspec.Struct, frozen=True):
 
     expected: int
     lost: int
+    dropped: int
+    messages_lost: int
     not_nominal: int
     same_inputs: int
     overhead: Overhead | None
 
 
-def judged(possible: Mapping[int, Possible], heard: Heard, *, begin: int, end: int) -> Answers:
+def judged(possible: Mapping[int, Possible], heard: Heard, *, begin: int, end: int, messages_lost: int = 0) -> Answers:
     """Compare answers with what was possible, for reference stamps from ``begin`` to before ``end`` (ns)."""
     expected = {stamp: frame for stamp, frame in possible.items() if begin <= stamp < end}
     reports = {report.stamp: report for report in heard.reports}
@@ -91,6 +95,8 @@ def judged(possible: Mapping[int, Possible], heard: Heard, *, begin: int, end: i
     return Answers(
         expected=len(expected),
         lost=len(expected) - len(answered),
+        dropped=int(heard.diagnostics.get("frames dropped", 0)),
+        messages_lost=messages_lost,
         not_nominal=sum(report.state != FrameState.NOMINAL.value for report in told),
         same_inputs=sum(report.sensors == expected[report.stamp].sensors for report in told),
         overhead=overhead(delays) if delays else None,

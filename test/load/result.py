@@ -101,7 +101,8 @@ def text(result: Result) -> str:
     )
     lines.append(
         f"frames: {answers.expected} asked for, {answers.lost} lost, {answers.not_nominal} not NOMINAL, "
-        f"{answers.same_inputs} of the very messages a node without delay would use",
+        f"{answers.same_inputs} of the very messages a node without delay would use; in the whole run "
+        f"{answers.dropped} dropped for a newer one, {answers.messages_lost} messages lost"
     )
     if answers.overhead is not None:
         o = answers.overhead

@@ -22,6 +22,7 @@ from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from crkd_ros.conversions import message_class
+from crkd_ros.nodes.executor import single_threaded_executor
 
 QUEUE = 10
 
@@ -45,7 +46,7 @@ def main() -> None:
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.append(True))
-    node, executor = Node("load_synchronizer"), SingleThreadedExecutor()
+    node, executor = Node("load_synchronizer"), single_threaded_executor()
     executor.add_node(node)
     qos = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.BEST_EFFORT)
     subscribers = [Subscriber(node, message_class(kind), topic, qos_profile=qos) for topic, kind in pairs]
