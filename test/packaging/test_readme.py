@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from scripts import script
 
+from crkd_ros.launch_arguments import descriptions
 from crkd_ros.specs import SPECS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,7 +97,8 @@ def test_launch_arguments_exist():
     [words] = [words for words in commands() if words[:2] == ["ros2", "launch"]]
     launch = (ROOT / "launch" / "detector.launch.py").read_text()
     for argument in words[4:]:
-        assert f'"{argument.split(":=")[0]}"' in launch
+        name = argument.split(":=")[0]
+        assert name in descriptions() or f'"{name}"' in launch
 
 
 def test_parameters_of_the_node_exist():
