@@ -45,9 +45,9 @@ class Health:
     """Collects what happened between two messages on /diagnostics; may be told about answers from another thread.
 
     Attributes:
-        answers: by state, since the start.
-        dropped: frames replaced by newer ones before the detector got to them, since the start.
-        failed: frames on which the detector failed, since the start.
+        answers: by state, since the activation.
+        dropped: frames replaced by newer ones before the detector got to them, since the activation.
+        failed: frames on which the detector failed, since the activation.
     """
 
     answers: Counter[str] = field(default_factory=Counter)

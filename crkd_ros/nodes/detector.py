@@ -162,6 +162,7 @@ class DetectorNode(LifecycleNode):
             backend=self._backend,
             warn=self._warn,
         )
+        self._health = Health()
         self._worker = Worker(
             self._answer,
             on_error=self._failed,
