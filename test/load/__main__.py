@@ -28,7 +28,7 @@ from load.meter import Sample
 from load.parts import CONVERSION, MATCHED
 from load.publisher import Published
 from load.report import growth, judged, possible_frames, work_between
-from load.result import Comparison, Result, machine, text
+from load.result import Comparison, Result, machine, page, text
 from load.stream import CAMERA_HZ, KINDS, SEED, Content, Event, schedule, simulated_content
 
 from crkd_core import cli
@@ -172,6 +172,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--soak", action="store_true", help="also watch memory, from the third minute on")
     parser.add_argument("--seed", type=int, default=SEED, help="of images, phases and jitter (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/load"), help="folder for logs, records and result.json")
+    parser.add_argument("--page", type=Path, help="also write the result as a Markdown page there")
     args = parser.parse_args(argv)
     args.seconds = args.seconds if args.seconds is not None else 600.0 if args.soak else 30.0
     args.compare = args.compare if args.compare is not None else 0.0 if args.soak else 15.0
@@ -197,6 +198,8 @@ def main(argv: list[str] | None = None) -> int:
     path = args.out / "result.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2))
     sys.stdout.write(f"written: {path}\n")
+    if args.page is not None:
+        args.page.write_text(page(result, "make soak" if args.soak else "make load"))
     return 0 if all(result.goals().values()) else 1
 
 

@@ -13,7 +13,7 @@ from load.meter import Sample
 from load.parts import ASSEMBLER, EXECUTOR, MIDDLEWARE, PUBLISH, REST, TAKE
 from load.publisher import Published
 from load.report import Possible, growth, judged, overhead, possible_frames, work_between
-from load.result import GROWTH_GOAL, Result, text
+from load.result import GROWTH_GOAL, Result, page, text
 from load.stream import Event, schedule, simulated_content
 
 from crkd_core.runtime.poses import MILLISECOND, SECOND
@@ -131,3 +131,5 @@ def test_memory_that_grows_is_told_and_misses_the_goal(per_second: int, met: boo
     told = text(msgspec.json.decode(msgspec.json.encode(result), type=Result))
     assert ("met    memory grows" in told) == met
     assert "processor abacus" in told
+    assert f"```text\n{told}\n```" in page(result, "make soak")
+    assert "Made by `make soak`" in page(result, "make soak")
