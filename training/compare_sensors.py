@@ -27,6 +27,7 @@ from crkd_core.training.evaluation import evaluate
 from crkd_core.training.ground_truth import SampleTruth, load_devkit, truth_from_nuscenes
 from crkd_core.training.groups import BANDS, CONDITIONS, PLAIN_DAY, conditions_of, evaluate_groups
 from crkd_core.training.metrics import Metrics
+from crkd_core.training.report import markdown_table
 from crkd_core.training.submission import Results, read_submission
 
 ALL = "all"
@@ -149,7 +150,7 @@ def overview(arms: list[Arm], scores: Scores) -> str:
         numbers = [text_of(value) for value in (figures.mAP, figures.NDS, *figures.errors)]
         rows.append([arm.name, f"`{arm.checkpoint.recipe.name}`", sensors, *numbers])
     heads = ["run", "recipe", "sensors", "mAP", "NDS", "mATE m", "mASE", "mAOE rad", "mAVE m/s", "mAAE"]
-    return table(heads, rows, words=3)
+    return markdown_table(heads, rows, words=3)
 
 
 def by_group(scores: Scores, truth: dict[str, SampleTruth]) -> str:
@@ -160,7 +161,7 @@ def by_group(scores: Scores, truth: dict[str, SampleTruth]) -> str:
         objects = sum(figures.truths for figures in metrics.classes.values())
         cells = [" / ".join(text_of(value_of(own[group], name)) for name in FIGURES) for own in scores.values()]
         rows.append([group, str(drives_of(group, truth)), str(objects), *cells])
-    return table(["mAP / NDS", "drives", "objects", *scores], rows)
+    return markdown_table(["mAP / NDS", "drives", "objects", *scores], rows)
 
 
 def drives_of(group: str, truth: dict[str, SampleTruth]) -> int:
@@ -178,7 +179,7 @@ def by_class(scores: Scores) -> str:
         [name, str(figures.truths), *(text_of(own[ALL].classes[name].ap) for own in scores.values())]
         for name, figures in first.classes.items()
     ]
-    return table(["class", "objects", *scores], rows)
+    return markdown_table(["class", "objects", *scores], rows)
 
 
 def provenance(arms: list[Arm]) -> str:
@@ -190,12 +191,6 @@ def provenance(arms: list[Arm]) -> str:
         facts = ", ".join(f"{key} {known[key]}" for key in keys if key in known)
         lines.append(f"- {arm.name}: `{known.get('command', 'command not stored')}` ({facts})")
     return "\n".join(lines)
-
-
-def table(heads: list[str], rows: list[list[str]], *, words: int = 1) -> str:
-    """A Markdown table whose first ``words`` columns are aligned left."""
-    rule = ["---"] * words + ["---:"] * (len(heads) - words)
-    return "\n".join(f"| {' | '.join(line)} |" for line in [heads, rule, *rows])
 
 
 def draw(scores: Scores, path: Path) -> None:

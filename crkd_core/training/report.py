@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from crkd_core.training.metrics import TP_ERRORS, ClassMetrics, Metrics, Summary
 
@@ -110,3 +110,9 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
 
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     return "\n".join([line(heads), rule, *(line(row) for row in rows)])
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
+    """A Markdown table whose first ``words`` columns are aligned left."""
+    rule = ["---"] * words + ["---:"] * (len(heads) - words)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [heads, rule, *rows])

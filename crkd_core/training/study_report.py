@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from crkd_core.training.metrics import Metrics
+from crkd_core.training.report import markdown_table
 from crkd_core.training.study import ARMS, CONTROL, Arm
 
 ORDER = ("teacher", "crkd", "student", "baseline")
@@ -87,7 +88,7 @@ def _order(rows: Rows) -> str:
 
 def _table(arms: Sequence[Arm], rows: Rows) -> str:
     heads = ["arm", "what", "n", "mAP", "NDS", "mATE m", "mAVE m/s", "NDS, difference to"]
-    lines = [heads, ["---", "---", *["---:"] * 5, "---"]]
+    lines = []
     for arm in arms:
         found = [row.metrics.official for row in rows.get(arm.name, {}).values() if row.metrics is not None]
         cells = [arm.name, arm.words, str(len(found))]
@@ -99,7 +100,7 @@ def _table(arms: Sequence[Arm], rows: Rows) -> str:
             known = [value for value in values if value is not None]
             cells.append(f"{statistics.fmean(known):.3f}" if known else "-")
         lines.append([*cells, _difference(arm, rows)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(heads, lines, words=2)
 
 
 def _difference(arm: Arm, rows: Rows) -> str:
@@ -121,7 +122,7 @@ def _spread(values: Sequence[float], *, sign: str = "") -> str:
 
 def _work(arms: Sequence[Arm], rows: Rows, simulator: str) -> str:
     heads = ["arm", "recipe", "seeds", "steps", "samples", "minutes"]
-    lines = [heads, ["---", "---", *["---:"] * 4]]
+    lines = []
     for arm in arms:
         found = [row.facts for row in rows.get(arm.name, {}).values()]
         if found:
@@ -134,13 +135,12 @@ def _work(arms: Sequence[Arm], rows: Rows, simulator: str) -> str:
     keys = ("device", "precision", "torch", "commit", "synthscenes")
     facts = {key: sorted({str(row[key]) for row in everything if key in row}) for key in keys}
     words = "; ".join(f"{key} {', '.join(values)}" for key, values in facts.items() if values)
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     notes = (
         f"{words}. The simulator's configuration is `{simulator}` now. Steps, samples and minutes are of the arm "
         f"itself; `{CONTROL}` and all that follow it start from the student of their seed. No arm read its test drives "
         "in training."
     )
-    return f"{table}\n\n{notes}"
+    return f"{markdown_table(heads, lines, words=2)}\n\n{notes}"
 
 
 def _commands(rows: Rows) -> str:
