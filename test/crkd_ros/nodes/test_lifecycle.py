@@ -135,6 +135,22 @@ def test_it_can_be_shut_down_from_every_state(make: Callable[..., DetectorNode],
     assert state_of(node) == "finalized"
 
 
+def test_with_each_activation_counts_begin_anew_and_numbers_of_objects_go_on(
+    make: Callable[..., DetectorNode], checkpoint: Path
+):
+    node = make(**{"checkpoint": str(checkpoint), "tracker.enabled": True})
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    tracker = node._tracker
+    assert tracker is not None
+    node._health.failure()
+    assert node._health.failed == 1
+    assert node.trigger_deactivate() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    assert node._health.failed == 0
+    assert node._tracker is tracker
+
+
 @pytest.mark.parametrize("failing", ["trigger_deactivate", "trigger_cleanup"])
 def test_after_an_error_in_a_transition_everything_is_let_go_of_and_the_node_can_be_configured_anew(
     make: Callable[..., DetectorNode], checkpoint: Path, monkeypatch: pytest.MonkeyPatch, failing: str
