@@ -1,9 +1,17 @@
 """replay.launch.py: which player plays, and what it waits for."""
 
+import shutil
+import subprocess
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 from launch_file import command, context_of, load
+from small_drive import write_checkpoint, write_drive
+
+from crkd_ros import topics
+from rosbag_tools.bags import open_bag
+from rosbag_tools.children import graph_environment
 
 pytestmark = pytest.mark.ros
 
@@ -63,3 +71,28 @@ def test_a_player_that_cannot_wait_is_refused(module: ModuleType):
 def test_arguments_of_the_detector_are_its_own_too(module: ModuleType):
     found = {argument.name for argument in module.generate_launch_description().get_launch_arguments()}
     assert {"bag", "out", "lossless", "checkpoint", "rviz", "image_topics"} <= found
+
+
+@pytest.mark.usefixtures("module")
+@pytest.mark.skipif(shutil.which("ros2") is None, reason="ros2 comes with a ROS distribution")
+def test_every_frame_of_a_bag_is_answered_and_recorded(tmp_path: Path):
+    drive, out = write_drive(tmp_path / "drive"), tmp_path / "out"
+    given = {
+        "bag": drive,
+        "out": out,
+        "score": "false",
+        "device": "cpu",
+        "checkpoint": write_checkpoint(tmp_path / "checkpoint"),
+        "cameras": "[cam_front, cam_front_left]",
+        "radars": "[radar_front]",
+    }
+    words = [f"{name}:={value}" for name, value in given.items()]
+    environment = {**graph_environment(), "ROS_LOG_DIR": str(tmp_path)}
+    command_line = ["ros2", "launch", "crkd_ros", "replay.launch.py", *words]
+    result = subprocess.run(command_line, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    with open_bag(drive) as played, open_bag(out / "detections") as recorded:
+        frames = played.topics[topics.image_topic("cam_front")].count
+        assert frames > 10
+        assert recorded.topics[topics.DETECTIONS].count == frames
+        assert recorded.topics[topics.MANIFEST].count == frames
