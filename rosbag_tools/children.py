@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import random
 import signal
@@ -16,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crkd_core.cli import UserError
+from crkd_core.training.jobs import end_with_parent
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 TAIL_LINES = 15
 POLL_PERIOD = 0.05
-_PR_SET_PDEATHSIG = 1
 
 # DDS numbers its UDP ports 7400 + 250 * domain + ...; above 101 they reach into Linux's ephemeral ports.
 _DDS_BASE, _DDS_PER_DOMAIN, _DDS_UNICAST, _HIGHEST_DOMAIN = 7400, 250, 10, 101
@@ -52,7 +51,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=dict(env),
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509  # this program starts no threads before
+                preexec_fn=end_with_parent,  # noqa: PLW1509  # this program starts no threads before
             )
 
     @property
@@ -220,9 +219,3 @@ def _is_free(port: int) -> bool:
             except OSError:
                 return False
     return True
-
-
-def _end_with_parent() -> None:
-    """In a new program: be ended when the program that started it dies, however that happens (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

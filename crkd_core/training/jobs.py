@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,12 @@ def _next(waiting: Sequence[Job], outcome: Outcome, running: Sequence[Job]) -> J
     return None
 
 
+def end_with_parent() -> None:
+    """In a new program: be ended when the program that started it dies, however that happens (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _started(job: Job, place: Mapping[str, str]) -> subprocess.Popen[bytes]:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     job.prepare()
@@ -127,4 +138,5 @@ def _started(job: Job, place: Mapping[str, str]) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **place},
+            preexec_fn=end_with_parent,  # noqa: PLW1509  # this program starts no threads before
         )

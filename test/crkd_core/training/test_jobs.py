@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -90,3 +91,30 @@ def test_when_interrupted_the_running_commands_are_ended(jobs: Jobs):
     with pytest.raises(KeyboardInterrupt):
         run_jobs(long, PLACES, say=interrupt, poll_seconds=0.01)
     assert time.monotonic() - begin < 30
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")
+def test_when_killed_the_running_commands_end_too(tmp_path: Path):
+    child = "import os, pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(60)"
+    driver = (
+        "import pathlib, sys\n"
+        "from crkd_core.training.jobs import Job, run_jobs\n"
+        "out = pathlib.Path(sys.argv[1])\n"
+        "command = [sys.executable, '-c', sys.argv[2], str(out / 'pid')]\n"
+        "job = Job('a', lambda: command, lambda: False, lambda: None, out / 'log')\n"
+        "run_jobs([job], [{}], say=lambda words: None)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", driver, str(tmp_path), child]) as process:
+        while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    pid, end = int((tmp_path / "pid").read_text()), time.monotonic() + 20
+    while _is_running(pid):
+        assert time.monotonic() < end, "still running"
+        time.sleep(0.05)
+
+
+def _is_running(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
