@@ -317,6 +317,6 @@ def _stamp(message: Any) -> int:
         ConversionError: it was never set. Taken for a time, it would begin anew in 1970.
     """
     stamp = header_stamp(message) if isinstance(message, bytes) else stamp_of(message.header.stamp)
-    if stamp == 0:
-        raise ConversionError("header stamp is 0; the driver has to set it")
+    if stamp <= 0:
+        raise ConversionError(f"header stamp is {stamp} ns; the driver has to set it")
     return stamp

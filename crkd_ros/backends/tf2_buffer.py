@@ -53,6 +53,8 @@ class Tf2Buffer:
 
     def lookup(self, target: str, source: str, stamp: int) -> FloatArray | None:
         """``T_target_from_source`` at ``stamp`` (ns), or None where tf2 refuses."""
+        if stamp < 0:
+            return None  # rclpy has no such time
         try:
             found = self._buffer.lookup_transform_core(target.lstrip("/"), source.lstrip("/"), self._time(stamp))
         except self._errors:

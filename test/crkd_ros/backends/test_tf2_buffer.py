@@ -75,6 +75,7 @@ def test_only_the_builtin_tree_extrapolates(trees: tuple[TfBuffer, Tf2Buffer]) -
 def test_unknown_frames_are_named(trees: tuple[TfBuffer, Tf2Buffer]) -> None:
     for tree in trees:
         assert tree.lookup("map", "moon", T0) is None
+        assert tree.lookup("map", "camera", -5) is None
         assert "moon" in tree.problem("map", "moon")
 
 
