@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from fake_rig import CONFIG, MS, POINTS, FakeRig, at
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ros_packages import needed
 
 from crkd_core.runtime.assembler import AssembledFrame, FrameAssembler, FrameState
@@ -120,3 +122,25 @@ def test_memory_is_bounded() -> None:
     assert a.pending <= 65
     assert len(a._matches) <= 65
     assert all(len(track) <= 67 for track in a._tracks().values())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    messages=st.lists(
+        st.tuples(st.sampled_from(["FRONT", "BACK", "RADAR"]), st.integers(0, 22), st.integers(0, 9)), max_size=90
+    )
+)
+def test_messages_in_any_order_give_frames_in_order_within_the_slop(messages: list[tuple[str, int, int]]) -> None:
+    a = synchronized(silent=0)
+    frames = []
+    for i, (name, step, jitter) in enumerate(messages):
+        stamp, now = at(40 * step + jitter), at(10 * i)
+        frames += a.radar(name, stamp, POINTS, now) if name == "RADAR" else a.camera(name, stamp, b"x", now)
+    stamps = [found.stamp for found in frames]
+    assert stamps == sorted(set(stamps))
+    assert a.counts["jump"] == 0
+    for found in frames:
+        assert found.frame is not None
+        newest = [found.frame.cameras["FRONT"].stamp, found.frame.cameras["BACK"].stamp - 20 * MS]
+        newest.append(found.frame.radars["RADAR"][0].stamp)
+        assert max(newest) - min(newest) < 70 * MS
