@@ -40,6 +40,8 @@ from crkd_core.training.submission import read_submission
 
 SCRIPTS = Path(__file__).resolve().parent
 FRAMES, EVALUATION, EVALUATION_VERSION = "frames", "evaluation", "v1.0-mini"
+STUDY = "study.json"
+"""What was called, in --out."""
 FIRST_TEST_SEED = EVALUATION_SEEDS[0] + 500
 """The drives of the study were looked at for nothing else."""
 
@@ -103,6 +105,9 @@ def main() -> int:
         for job in jobs:
             print(f"{job.name}{' (done)' * job.done()}: {shlex.join(map(shown, job.command()))}")
         return 0
+    args.out.mkdir(parents=True, exist_ok=True)
+    data = [shlex.join(map(shown, job.command())) for job in jobs if job.alone]
+    (args.out / STUDY).write_text(json.dumps({"command": typed(), "data": data}, indent=1) + "\n")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the running arms are ended, too, and resume next time
     begin = time.monotonic()
     outcome = run_jobs(
@@ -246,11 +251,20 @@ def score(out: Path, args: argparse.Namespace) -> None:
 def write_page(out: Path, docs: Path) -> None:
     """The page and the picture of the arms that have ended."""
     rows = read_rows(out)
-    command = f"training/{Path(sys.argv[0]).name} {' '.join(map(shown, sys.argv[1:]))}"
+    try:
+        ran = json.loads((out / STUDY).read_text())
+    except OSError:
+        ran = {"command": typed(), "data": []}
     docs.mkdir(parents=True, exist_ok=True)
-    (docs / "study.md").write_text(study_page(ARMS, rows, command=command, simulator=SynthConfig().config_hash()))
+    page = study_page(ARMS, rows, command=ran["command"], data=ran["data"], simulator=SynthConfig().config_hash())
+    (docs / "study.md").write_text(page)
     study_picture(ARMS, rows, docs / "study.png")
     print(f"written: {docs / 'study.md'}, {docs / 'study.png'}")
+
+
+def typed() -> str:
+    """The command line of this program."""
+    return shlex.join([f"training/{Path(sys.argv[0]).name}", *map(shown, sys.argv[1:])])
 
 
 def shown(word: str) -> str:

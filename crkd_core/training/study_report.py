@@ -48,13 +48,14 @@ def read_rows(out: Path) -> Rows:
     return rows
 
 
-def study_page(arms: Sequence[Arm], rows: Rows, *, command: str, simulator: str) -> str:
+def study_page(arms: Sequence[Arm], rows: Rows, *, command: str, data: Sequence[str], simulator: str) -> str:
     """The study as Markdown.
 
     Args:
         arms: all there are, run or not.
         rows: those that have ended.
-        command: that made the page.
+        command: that ran the study.
+        data: commands that simulated what was trained and scored on.
         simulator: hash of SynthScenes' configuration, where that is what was trained on.
     """
     method = (
@@ -65,7 +66,7 @@ def study_page(arms: Sequence[Arm], rows: Rows, *, command: str, simulator: str)
     parts = ["# CRKD's table", method, "![NDS of every arm](study.png)", _order(rows)]
     for part, title in _PARTS.items():
         parts.append(f"## {title}\n\n{_table([arm for arm in arms if arm.part == part], rows)}")
-    parts += ["## What ran", _work(arms, rows, simulator), "## Commands", _commands(rows)]
+    parts += ["## What ran", _work(arms, rows, simulator), "## Commands", _commands(rows, data)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -137,14 +138,14 @@ def _work(arms: Sequence[Arm], rows: Rows, simulator: str) -> str:
     words = "; ".join(f"{key} {', '.join(values)}" for key, values in facts.items() if values)
     notes = (
         f"{words}. The simulator's configuration is `{simulator}` now. Steps, samples and minutes are of the arm "
-        f"itself; `{CONTROL}` and all that follow it start from the student of their seed. No arm read its test drives "
-        "in training."
+        f"itself, minutes of a resumed one since then; `{CONTROL}` and all that follow it start from the student of "
+        "their seed. No arm read its test drives in training."
     )
     return f"{markdown_table(heads, lines, words=2)}\n\n{notes}"
 
 
-def _commands(rows: Rows) -> str:
-    lines = [f"{row.facts['command']}" for arm in ARMS for row in rows.get(arm.name, {}).values()]
+def _commands(rows: Rows, data: Sequence[str]) -> str:
+    lines = [*data] + [row.facts["command"] for arm in ARMS for row in rows.get(arm.name, {}).values()]
     return "```\n" + "\n".join(lines) + "\n```"
 
 

@@ -76,7 +76,10 @@ def test_arms_run_with_what_they_need_go_on_where_they_were_and_are_scored(
     assert main(monkeypatch, "--score", out, "--docs", tmp_path / "docs") == 0
     assert "crkd-seed0: mAP" in capsys.readouterr().out
     assert (out / "crkd-seed0" / "metrics.json").read_bytes() == scored
-    assert "3 runs of 3" in (tmp_path / "docs" / "study.md").read_text()
+    page = (tmp_path / "docs" / "study.md").read_text()
+    assert "3 runs of 3" in page
+    assert "Made by `training/reproduce_table.py --out" in page
+    assert "\npython training/make_synthscenes.py " in page
 
 
 def test_a_dry_run_lists_every_arm_of_a_data_set_with_the_full_recipes(

@@ -108,7 +108,7 @@ def line(page: str, start: str) -> str:
 
 
 def test_the_page_has_means_spreads_and_differences_of_equal_seeds(out: Path):
-    page = study_page(ARMS, read_rows(out), command="training/reproduce_table.py", simulator="0123")
+    page = study_page(ARMS, read_rows(out), command="training/reproduce_table.py", data=["make data"], simulator="0123")
     teacher = line(page, "| teacher |")
     assert "| 2 | 0.700 ± 0.141 | 0.600 ± 0.071 |" in teacher
     # NDS is half of mAP plus a constant here: +0.05 and +0.04 to the control.
@@ -118,6 +118,7 @@ def test_the_page_has_means_spreads_and_differences_of_equal_seeds(out: Path):
     assert "teacher > CRKD > student >= baseline, holds here: teacher 0.600 > crkd 0.525" in page
     assert "10 runs of 5 of the 15 arms are scored; not: only_csrd, only_msfd" in page
     assert "training/train.py crkd --seed 1\n" in page
+    assert "```\nmake data\ntraining/train.py teacher --seed 0\n" in page
     assert "device abacus" in page
     assert "`0123`" in page
 
@@ -126,12 +127,12 @@ def test_another_order_is_said(out: Path):
     for seed in range(2):
         path = out / f"baseline-seed{seed}" / "metrics.json"
         path.write_bytes((out / "teacher-seed1" / "metrics.json").read_bytes())
-    page = study_page(ARMS, read_rows(out), command="c", simulator="s")
+    page = study_page(ARMS, read_rows(out), command="c", data=[], simulator="s")
     assert "does not hold here: baseline 0.650 > teacher 0.600" in page
 
 
 def test_a_page_of_nothing_says_so(tmp_path: Path):
-    page = study_page(ARMS, read_rows(tmp_path), command="c", simulator="s")
+    page = study_page(ARMS, read_rows(tmp_path), command="c", data=[], simulator="s")
     assert "0 runs of 0 of the 15 arms are scored" in page
     assert "cannot be judged" in page
 
