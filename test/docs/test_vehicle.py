@@ -10,6 +10,7 @@ import pytest
 import torch
 from small_drive import PARAMETERS
 
+from crkd_core.data.synthscenes import SynthConfig
 from crkd_core.runtime.assembler import FrameState
 from crkd_core.runtime.detector import DetectorStatus
 from crkd_ros.answers import FrameReport
@@ -127,6 +128,13 @@ def test_the_example_of_a_rig_file_is_one(tmp_path: Path):
     T_base_from_cam = parameters.cameras["CAM_BACK"].T_base_from_cam
     assert T_base_from_cam is not None
     assert T_base_from_cam[:3, 1:3].round(3).T.tolist() == [[0, 0, -1], [-1, 0, 0]]
+
+
+def test_the_parameters_of_the_simulated_example_are_those_of_its_rig():
+    parameters = load_parameters(ROOT / "config" / "synthscenes.yaml")
+    offsets = {name: camera.offset for name, camera in parameters.cameras.items()}
+    assert offsets == {camera.name: round(-camera.lead_ms * 1e6) for camera in SynthConfig().cameras}
+    assert "params_file:=config/synthscenes.yaml" in section("Set up")
 
 
 def test_every_argument_is_one_of_the_launch_files():
