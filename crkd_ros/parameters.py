@@ -28,7 +28,7 @@ other on their way through a graph. Waiting costs nothing there."""
 
 @dataclass(frozen=True)
 class CameraParameters:
-    """One camera: topics, frame (empty: from the header), phase (ns), and mounting (None: from transforms)."""
+    """One camera: topics, frame (empty: from the header), phase and own slop (ns), mounting (None: by tf)."""
 
     image_topic: str
     info_topic: str
@@ -36,16 +36,19 @@ class CameraParameters:
     offset: int
     rectified: bool
     T_base_from_cam: FloatArray | None
+    slop: int | None
 
 
 @dataclass(frozen=True)
 class RadarParameters:
-    """One radar: topic, message type, frame (empty: from the header), and mounting (None: from transforms)."""
+    """One radar: topic, message type, frame (empty: from the header), own times (ns), mounting (None: by tf)."""
 
     topic: str
     type: str
     frame_id: str
     T_base_from_radar: FloatArray | None
+    slop: int | None
+    staleness: int | None
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,11 @@ class DetectorParameters:
             jump=self.nanoseconds("jump_ms"),
             # A replay may run ahead of the slowest topic by more than a live stream does.
             camera_capacity=256 if replay else 16,
+            own_slop={
+                **{name: camera.slop for name, camera in self.cameras.items() if camera.slop is not None},
+                **{name: radar.slop for name, radar in self.radars.items() if radar.slop is not None},
+            },
+            own_staleness={name: r.staleness for name, r in self.radars.items() if r.staleness is not None},
         )
 
 
@@ -176,9 +184,10 @@ def _camera(prefix: str, values: Mapping[str, Value]) -> CameraParameters:
         image_topic=str(values[f"{prefix}.image_topic"]),
         info_topic=str(values[f"{prefix}.info_topic"]),
         frame_id=str(values[f"{prefix}.frame_id"]),
-        offset=round(float(values[f"{prefix}.offset_ms"]) * 1e6),  # type: ignore[arg-type]  # a float, by its spec
+        offset=_nanoseconds(f"{prefix}.offset_ms", values),
         rectified=bool(values[f"{prefix}.rectified"]),
         T_base_from_cam=_transform(f"{prefix}.T_base_from_cam", values),
+        slop=_own(f"{prefix}.slop_ms", values),
     )
 
 
@@ -188,7 +197,19 @@ def _radar(prefix: str, values: Mapping[str, Value]) -> RadarParameters:
         type=str(values[f"{prefix}.type"]),
         frame_id=str(values[f"{prefix}.frame_id"]),
         T_base_from_radar=_transform(f"{prefix}.T_base_from_radar", values),
+        slop=_own(f"{prefix}.slop_ms", values),
+        staleness=_own(f"{prefix}.staleness_ms", values),
     )
+
+
+def _nanoseconds(name: str, values: Mapping[str, Value]) -> int:
+    return round(float(values[name]) * 1e6)  # type: ignore[arg-type]  # a float, by its spec
+
+
+def _own(name: str, values: Mapping[str, Value]) -> int | None:
+    """A time of one sensor, ns; None: it has none of its own."""
+    value = _nanoseconds(name, values)
+    return value if value >= 0 else None
 
 
 def _check_topics(parameters: DetectorParameters) -> None:

@@ -249,6 +249,7 @@ def camera_specs(name: str) -> tuple[Spec, ...]:
             "when its image is taken relative to the frame's instant",
             range=(-1000.0, 1000.0),
         ),
+        Spec(f"camera.{name}.slop_ms", -1.0, "its own camera_slop_ms; negative: that one", range=(-1.0, 10000.0)),
     )
 
 
@@ -262,6 +263,10 @@ def radar_specs(name: str) -> tuple[Spec, ...]:
             f"radar.{name}.T_base_from_radar",
             "",
             "mounting, 'x y z qx qy qz qw' of the sensor in the vehicle frame; empty: from /tf_static",
+        ),
+        Spec(f"radar.{name}.slop_ms", -1.0, "its own radar_slop_ms; negative: that one", range=(-1.0, 10000.0)),
+        Spec(
+            f"radar.{name}.staleness_ms", -1.0, "its own radar_staleness_ms; negative: that one", range=(-1.0, _HOUR_MS)
         ),
     )
 

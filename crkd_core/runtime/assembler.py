@@ -321,6 +321,6 @@ class FrameAssembler:
     def _forget(self, request: Request) -> None:
         """Drop what no later frame can use."""
         for name, offset in self.config.cameras.items():
-            self._cameras[name].drop_before(request.instant + offset - self.config.camera_slop)
-        for track in self._radars.values():
-            track.drop_before(request.instant - 2 * self.config.radar_staleness)
+            self._cameras[name].drop_before(request.instant + offset - self.config.slop(name))
+        for name, track in self._radars.items():
+            track.drop_before(request.instant - 2 * self.config.staleness(name))

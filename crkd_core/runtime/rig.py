@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from crkd_core.runtime.poses import MILLISECOND, SECOND
@@ -36,6 +37,8 @@ class AssemblerConfig:
         stale_after: without a trigger for so long (on the caller's clock) an empty STALE frame is reported; 0: never.
         jump: stamps of one sensor that go back by more than this mean that time began anew (a looping bag).
         camera_capacity: images held per camera.
+        own_slop: sensor -> its own, in place of ``camera_slop`` or ``radar_slop``.
+        own_staleness: radar -> its own, in place of ``radar_staleness``.
     """
 
     cameras: dict[str, int]
@@ -55,10 +58,20 @@ class AssemblerConfig:
     stale_after: int = SECOND
     jump: int = SECOND
     camera_capacity: int = 16
+    own_slop: Mapping[str, int] = field(default_factory=dict)
+    own_staleness: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.trigger is not None and self.trigger not in self.cameras:
             raise ValueError(f"trigger: expected one of the cameras {list(self.cameras)}, got '{self.trigger}'")
+
+    def slop(self, name: str) -> int:
+        """How far from its time an image, or how much newer than the instant a sweep, of that sensor may be, ns."""
+        return self.own_slop.get(name, self.camera_slop if name in self.cameras else self.radar_slop)
+
+    def staleness(self, name: str) -> int:
+        """How old the newest sweep of that radar, and how much older than that the others may be, ns."""
+        return self.own_staleness.get(name, self.radar_staleness)
 
 
 @dataclass(frozen=True)

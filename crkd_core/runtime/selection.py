@@ -92,7 +92,7 @@ class Selector:
         # The image that opened the frame is its own, whatever came just before it.
         half = 0 if name == config.trigger else config.camera_min_period // 2
         time = request.instant + config.cameras[name]
-        pick, final = camera_choice(self._cameras[name], time, half, config.camera_slop)
+        pick, final = camera_choice(self._cameras[name], time, half, config.slop(name))
         if pick is not None:
             choice.images[name] = pick
         if not final:
@@ -101,7 +101,7 @@ class Selector:
             self._add_context(choice, name, known=self._rig.camera(name) is not None)
 
     def _add_sweeps(self, name: str, request: Request, choice: Choice) -> None:
-        picks, final = radar_choice(self._radars[name], request.instant, self._config)
+        picks, final = radar_choice(self._radars[name], request.instant, name, self._config)
         if picks:
             choice.sweeps[name] = picks
         if not final:
@@ -137,7 +137,7 @@ class Selector:
         cameras = {}
         for name in self._config.cameras:
             if name not in choice.images:
-                reasons[name] = choice.waiting.get(name) or self._missing(name, self._config.camera_slop)
+                reasons[name] = choice.waiting.get(name) or self._missing(name, self._config.slop(name))
                 continue
             stamp, image = choice.images[name]
             calibration, T = self._rig.camera(name), self._rig.pose(stamp)
@@ -154,7 +154,7 @@ class Selector:
         radars = {}
         for name in self._config.radars:
             if name not in choice.sweeps:
-                reasons[name] = choice.waiting.get(name) or self._missing(name, self._config.radar_staleness)
+                reasons[name] = choice.waiting.get(name) or self._missing(name, self._config.staleness(name))
                 continue
             T_base_from_radar = self._rig.radar(name)
             if T_base_from_radar is None:
@@ -200,16 +200,18 @@ def camera_choice(track: Track[Image], time: int, half: int, slop: int) -> tuple
     return (track.stamps[best], track.items[best]), i < len(track)
 
 
-def radar_choice(track: Track[Points], instant: int, config: AssemblerConfig) -> tuple[list[tuple[int, Points]], bool]:
-    """The sweeps of a frame, newest first, and whether they are final.
+def radar_choice(
+    track: Track[Points], instant: int, name: str, config: AssemblerConfig
+) -> tuple[list[tuple[int, Points]], bool]:
+    """The sweeps of a frame from radar ``name``, newest first, and whether they are final.
 
-    Final as soon as one message is there after which no other fits before ``instant + radar_slop``.
+    Final as soon as one message is there after which no other fits before ``instant`` and the radar's slop.
     """
-    limit = instant + config.radar_slop
+    limit = instant + config.slop(name)
     i = track.first_from(limit - config.radar_min_period + 1)
     final = i < len(track)
     last = i if final and track.stamps[i] <= limit else i - 1
-    if last < 0 or track.stamps[last] < instant - config.radar_staleness:
+    if last < 0 or track.stamps[last] < instant - config.staleness(name):
         return [], final
-    first = max(track.first_from(track.stamps[last] - config.radar_staleness), last - config.sweeps + 1)
+    first = max(track.first_from(track.stamps[last] - config.staleness(name)), last - config.sweeps + 1)
     return [(track.stamps[j], track.items[j]) for j in range(last, first - 1, -1)], final

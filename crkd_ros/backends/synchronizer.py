@@ -53,7 +53,7 @@ class MatchedSelector(Selector):
     def _before(self, name: str, stamp: int) -> list[tuple[int, Points]]:
         track = self._radars[name]
         last = track.first_from(stamp)
-        first = max(track.first_from(stamp - self._config.radar_staleness), last - self._config.sweeps + 1)
+        first = max(track.first_from(stamp - self._config.staleness(name)), last - self._config.sweeps + 1)
         return [(track.stamps[j], track.items[j]) for j in range(last - 1, first - 1, -1)]
 
 

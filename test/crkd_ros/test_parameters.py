@@ -124,6 +124,19 @@ def test_every_time_reaches_the_assembler_in_nanoseconds():
     assert config.deadline_clock == "now"
 
 
+def test_a_sensor_may_have_times_of_its_own():
+    own = {"camera.cam_back.slop_ms": 80.0, "radar.radar_front.slop_ms": 0.0, "radar.radar_front.staleness_ms": 900.0}
+    config = from_values(own).assembler(sweeps=4, replay=False)
+    assert [config.slop(name) for name in ("CAM_BACK", "CAM_FRONT", "RADAR_FRONT", "RADAR_BACK_LEFT")] == [
+        80_000_000,
+        config.camera_slop,
+        0,
+        config.radar_slop,
+    ]
+    assert config.staleness("RADAR_FRONT") == 900_000_000
+    assert config.staleness("RADAR_BACK_LEFT") == config.radar_staleness
+
+
 def test_a_replay_waits_in_message_time_and_gives_no_sensor_up():
     config = from_values({"deadline_ms": 100.0}).assembler(sweeps=6, replay=True)
     assert config.deadline_clock == "messages"

@@ -76,6 +76,17 @@ def test_sweep_newer_than_the_slop_is_not_used():
     assert frame.frame.manifest.sensors["RADAR"] == (at(-40), at(-100))
 
 
+def test_a_sensor_may_have_its_own_slop_and_staleness():
+    a = assembler(own_slop={"BACK": 70 * MS, "RADAR": 10 * MS}, own_staleness={"RADAR": 90 * MS})
+    for ms in (-160, -80, 0):
+        a.radar("RADAR", at(ms), POINTS, 0)
+    a.radar("RADAR", at(30), POINTS, 0)  # within the slop of radars, not within its own
+    a.camera("FRONT", at(0), b"", 0)
+    [frame] = a.camera("BACK", at(85), b"", 0)  # 65 ms late, more than the slop of cameras
+    assert frame.frame is not None
+    assert frame.frame.manifest.sensors == {"FRONT": (at(0),), "BACK": (at(85),), "RADAR": (at(0), at(-80))}
+
+
 def test_waits_for_a_sweep_that_may_still_fit():
     a = assembler(cameras={"FRONT": 0})
     a.radar("RADAR", at(-40), POINTS, 0)
