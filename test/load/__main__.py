@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from load.listener import Heard
-from load.meter import Sample
+from load.meter import samples_of
 from load.parts import CONVERSION, MATCHED
 from load.publisher import Published
 from load.report import growth, judged, possible_frames, work_between
@@ -77,7 +77,7 @@ def measure_node(args: argparse.Namespace, content: Content) -> Result:
         ended(listener)
     published = msgspec.json.decode(files["publisher"].read_bytes(), type=Published)
     heard = msgspec.json.decode(files["listener"].read_bytes(), type=Heard)
-    samples = msgspec.json.decode(files["node"].read_bytes(), type=list[Sample])
+    samples = samples_of(files["node"])
     parameters = load_parameters()
     events = schedule(parameters, seconds=args.seconds, seed=args.seed)
     begin, end = judged_time(published, args.seconds)
@@ -120,8 +120,7 @@ def measure_synchronizer(args: argparse.Namespace, content: Content) -> tuple[Co
     begin, end = judged_time(published, args.compare)
     found = []
     for slop, path in files.items():
-        samples = msgspec.json.decode(path.read_bytes(), type=list[Sample])
-        work = work_between(samples, begin=begin, end=end, frames_per_second=CAMERA_HZ)
+        work = work_between(samples_of(path), begin=begin, end=end, frames_per_second=CAMERA_HZ)
         found.append(Comparison(slop, work.calls.get(MATCHED, 0.0), work))
     return tuple(found)
 

@@ -41,10 +41,9 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Meter:
-    """Measures functions that it is told to wrap, in whatever thread they run."""
+    """Measures functions that it is told to wrap, in whatever thread they run; holds no more after hours."""
 
     def __init__(self) -> None:
-        self.samples: list[Sample] = []
         self._cpu: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -93,21 +92,27 @@ class Meter:
                 calls=dict(self._calls),
             )
 
-    def start(self) -> None:
-        """Take a sample every second from now on."""
-        threading.Thread(target=self._watch, name="meter", daemon=True).start()
+    def start(self, path: Path) -> None:
+        """Append a sample to a new file every second from now on, as a line of JSON."""
+        path.write_bytes(b"")
+        threading.Thread(target=self._watch, args=(path,), name="meter", daemon=True).start()
 
-    def _watch(self) -> None:
+    def write(self, path: Path) -> None:
+        """Append a sample of now."""
+        with path.open("ab") as file:
+            file.write(msgspec.json.encode(self.sample()) + b"\n")
+
+    def _watch(self, path: Path) -> None:
         due = time.monotonic()
         while True:
-            self.samples.append(self.sample())
+            self.write(path)
             due += PERIOD
             time.sleep(max(0.0, due - time.monotonic()))
 
-    def write(self, path: Path) -> None:
-        """The samples, and one of now, as JSON."""
-        self.samples.append(self.sample())
-        path.write_bytes(msgspec.json.encode(self.samples))
+
+def samples_of(path: Path) -> list[Sample]:
+    """What a meter wrote."""
+    return [msgspec.json.decode(line, type=Sample) for line in path.read_bytes().splitlines()]
 
 
 def _thread_times() -> dict[int, float]:

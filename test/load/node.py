@@ -86,7 +86,7 @@ def main() -> None:
     for owner, name, part in PARTS:
         meter.wrap(owner, name, part)
     meter.wrap(NullDetector, "__call__", NULL)
-    meter.start()
+    meter.start(out)
     try:
         detector_node.run(sys.argv, make=NullDetector)
     finally:

@@ -42,7 +42,7 @@ def main() -> None:
     meter.wrap(SingleThreadedExecutor, "_take_subscription", TAKE)
     meter.wrap(ApproximateTimeSynchronizer, "add", MATCHING)
     meter.wrap(Matched, "__call__", MATCHED)
-    meter.start()
+    meter.start(out)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.append(True))

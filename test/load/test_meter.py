@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import msgspec
 import pytest
-from load.meter import Meter, Sample
+from load.meter import Meter, samples_of
 
 
 def work(seconds: float) -> None:
@@ -66,11 +65,12 @@ def test_threads_are_counted_apart_and_errors_pass_through():
 
 
 def test_samples_are_taken_and_written(tmp_path: Path):
-    meter = Meter()
-    meter.start()
-    time.sleep(0.05)
-    meter.write(tmp_path / "samples.json")
-    samples = msgspec.json.decode((tmp_path / "samples.json").read_bytes(), type=list[Sample])
+    meter, path = Meter(), tmp_path / "samples"
+    path.write_text("of an earlier run")
+    meter.start(path)
+    time.sleep(0.1)
+    meter.write(path)
+    samples = samples_of(path)
     assert len(samples) == 2
     assert samples[0].time < samples[1].time
     assert samples[1].resident > 10_000_000
