@@ -49,3 +49,18 @@ def test_wrong_values_end_it_at_once(module: ModuleType):
 
     with pytest.raises(ParameterError, match="precision"):
         processes(module, precision="fp7")
+
+
+def test_viewers_are_started_beside_it(module: ModuleType):
+    import launch
+    import launch_ros
+
+    context = context_of(module, {"rviz": "true", "foxglove": "true", "foxglove_port": "9000", "namespace": "car"})
+    found = module.processes(context)
+    packages = [node.node_package for node in found if isinstance(node, launch_ros.actions.Node)]
+    assert packages == ["crkd_ros", "rviz2", "foxglove_bridge"]
+    (hint,) = (action for action in found if isinstance(action, launch.actions.LogInfo))
+    said = "".join(part.perform(context) for part in hint.msg)
+    assert "ws://localhost:9000" in said
+    assert module.LAYOUT.is_file()
+    assert str(module.LAYOUT) in said
