@@ -95,7 +95,7 @@ def test_two_processes_train_and_share_the_evaluation(dataroot: Path, tmp_path: 
     out = tmp_path / "run"
     recipe = file_of(micro_recipe(steps=2, batch_size=1), tmp_path)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", FOLDER / "train.py"]
-    data = ["--dataroot", dataroot, "--version", "v1.0-mini", "--out", out, "--evaluate-scenes"]
+    data = ["--dataroot", dataroot, "--version", "v1.0-mini", "--out", out, "--evaluate-scenes", "--evaluate-every", "1"]
     command = [sys.executable, *launcher, recipe, *data, *HOW]
     done = subprocess.run(list(map(str, command)), env=os.environ | SMALL, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -103,6 +103,10 @@ def test_two_processes_train_and_share_the_evaluation(dataroot: Path, tmp_path: 
     shared = json.loads((out / "results.json").read_text())["results"]
     _, checkpoint = load_checkpoint(out / "model")
     assert checkpoint.provenance["processes"] == 2
+    evaluations = list(csv.DictReader((out / "evaluations.csv").open()))
+    assert [row["step"] for row in evaluations] == ["1", "2"]
+    assert float(evaluations[-1]["NDS"]) == checkpoint.metrics["NDS"]
+    assert load_checkpoint(out / "best")[1].metrics["NDS"] == max(float(row["NDS"]) for row in evaluations)
 
     alone = ["--dataroot", dataroot, "--version", "v1.0-mini", "--split", "synth_train", "--out", tmp_path / "alone"]
     monkeypatch.setattr(sys, "argv", list(map(str, ["evaluate.py", out / "model", *alone, "--no-progress"])))
