@@ -278,7 +278,9 @@ def captured(step: Callable[[], T], stream: torch.cuda.Stream, memory: object) -
             step()
     stream.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=memory, stream=stream):  # type: ignore[arg-type]
+    # Other threads may go on with theirs: a training that evaluates on its way pins its next batches meanwhile.
+    mode = "thread_local"
+    with torch.cuda.graph(graph, pool=memory, stream=stream, capture_error_mode=mode):  # type: ignore[arg-type]
         result = step()
     return graph, result
 
