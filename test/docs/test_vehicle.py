@@ -170,7 +170,11 @@ def test_reasons_are_quoted_as_they_are_told():
     quoted = [span for row in rows("Symptoms") for span in spans(row[0]) if " " in span and "(ms)" not in span]
     assert len(quoted) > 6
     for quote in quoted:
-        words = re.sub(r"'(back_optical_frame|lidar_top|base_link|\.\.\.)'|^bev: |\.\.\.|\(known: .*", "\n", quote)
+        words = re.sub(
+            r"'(back_optical_frame|lidar_top|base_link|\.\.\.)'|^bev: |^no (?=image)|CAM_FRONT|\.\.\.|\(known: .*",
+            "\n",
+            quote,
+        )
         for part in filter(None, map(str.strip, words.split("\n"))):
             assert part.strip("()") in sources, quote
 
