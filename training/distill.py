@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
 """Train a camera + radar student with a frozen camera + LiDAR teacher beside it: CRKD.
 
-    training/distill.py crkd_r50 --teacher runs/teacher_r50/model --student runs/student_r50/model \\
-        --dataroot DATA --version v1.0-trainval --split train --out runs/crkd_r50
+    training/distill.py crkd_r50 --teacher runs/teacher_r50/model --student runs/student_r50/model --out runs/crkd_r50 ...
     torchrun --nproc-per-node 4 training/distill.py ...                  # the same on four GPUs
 
-The recipe's `distillation` section names the losses; the released code's behaviour is `--set
-distillation.<loss>.<field>=released`. The student starts from --student where it is given (its calibration block fresh),
-else from random weights. Everything else is as in training/train.py.
+The recipe's `distillation` section names the losses; `--set distillation.<loss>.<field>=released` is the released code's
+behaviour. The student starts from --student where it is given (its calibration block fresh), else from random weights.
+Everything else is as in training/train.py.
 """
 
 from __future__ import annotations

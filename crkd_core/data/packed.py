@@ -221,7 +221,7 @@ def _simulated(key: FrameKey, *, image_width: int, radar_sweeps: int, lidar_swee
 
 def _as_extension(value: Any) -> Any:
     if not isinstance(value, np.ndarray):
-        raise NotImplementedError(f"a packed frame holds no {type(value)}")
+        raise TypeError(f"a packed frame holds arrays and plain values, got {type(value).__name__}")
     array = _small(value) if value.dtype == LIDAR_DTYPE else value
     shape = np.array([array.ndim, *array.shape], dtype="<i4")
     return msgspec.msgpack.Ext(_DTYPES.index(array.dtype), shape.tobytes() + array.tobytes())

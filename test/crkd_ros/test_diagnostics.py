@@ -97,9 +97,7 @@ def test_rates_and_ages_are_per_sensor(pipe: FramePipeline):
     assert values["RADAR_FRONT age (ms)"] == "never"
 
 
-def test_how_the_detector_runs_is_told_and_a_slow_gpu_warned_of(
-    pipe: FramePipeline, monkeypatch: pytest.MonkeyPatch
-):
+def test_how_the_detector_runs_is_told_and_a_slow_gpu_warned_of(pipe: FramePipeline, monkeypatch: pytest.MonkeyPatch):
     health = Health()
     health.answered(report("NOMINAL"), {"latency": 1.0})
     values = health.status(pipe, 0, detector=CPU).values

@@ -83,8 +83,8 @@ def test_what_does_not_fit_together_is_refused(
         main("train.py", monkeypatch, crkd, *data)
     with pytest.raises(RecipeError, match="recipe 'micro': no distillation section"):
         main("distill.py", monkeypatch, student, *data, "--teacher", teacher)
+    change = ["--set", "distillation.teacher_backbone=released"]
     with pytest.raises(UserError, match="'released' needs --pretrained FILE"):
-        change = ["--set", "distillation.teacher_backbone=released"]
         main("distill.py", monkeypatch, crkd, *data, "--teacher", teacher, *change)
     assert not (tmp_path / "run").exists()
 
@@ -95,8 +95,8 @@ def test_two_processes_train_and_share_the_evaluation(dataroot: Path, tmp_path: 
     out = tmp_path / "run"
     recipe = file_of(micro_recipe(steps=2, batch_size=1), tmp_path)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", FOLDER / "train.py"]
-    data = ["--dataroot", dataroot, "--version", "v1.0-mini", "--out", out, "--evaluate-scenes", "--evaluate-every", "1"]
-    command = [sys.executable, *launcher, recipe, *data, *HOW]
+    data = ["--dataroot", dataroot, "--version", "v1.0-mini", "--out", out]
+    command = [sys.executable, *launcher, recipe, *data, "--evaluate-scenes", "--evaluate-every", "1", *HOW]
     done = subprocess.run(list(map(str, command)), env=os.environ | SMALL, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("micro: 4 samples, 2 steps of 2") == 1
