@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Train a camera + radar student with a frozen camera + LiDAR teacher beside it: CRKD.
 
-    training/distill.py crkd_r50 --teacher runs/teacher_r50/model --student runs/student_r50/model --out runs/crkd_r50 ...
+    training/distill.py crkd_r50 --teacher runs/teacher_r50/model --student runs/student_r50/model --out runs/crkd ...
     torchrun --nproc-per-node 4 training/distill.py ...                  # the same on four GPUs
 
-The recipe's `distillation` section names the losses; `--set distillation.<loss>.<field>=released` is the released code's
-behaviour. The student starts from --student where it is given (its calibration block fresh), else from random weights.
+The recipe's `distillation` section names the losses; `--set distillation.<loss>.<field>=released` is what the released
+code does. The student starts from --student where it is given (its calibration block fresh), else from random weights.
 Everything else is as in training/train.py.
 """
 

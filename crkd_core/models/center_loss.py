@@ -54,7 +54,7 @@ def heatmap_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def box_loss(maps: TaskMaps, target: TaskTargets, velocity_weight: float) -> Tensor:
-    """Weighted L1 distance of the box codes, per box in the batch of all processes; a code whose target is NaN is left out."""
+    """Weighted L1 distance of the box codes, per box in the batch of all processes; NaN targets are left out."""
     cells = target.cells[..., None]
     predicted = torch.cat(
         [
