@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo, OpaqueFunction, Shutdown
@@ -15,6 +15,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.substitutions import ExecutableInPackage
 
+from crkd_core.cli import UserError
 from crkd_ros.launch_arguments import (
     descriptions,
     parameter_values,
@@ -38,6 +39,9 @@ OPTIONS = {
     "record_inputs": ("false", "record everything the detector reads, too"),
 }
 """Arguments that are no parameters of the node, with their default and meaning; true and false are a choice."""
+
+VIEWERS = {"rviz": "rviz2", "foxglove": "foxglove_bridge"}
+"""Argument -> the package that it needs."""
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -64,6 +68,9 @@ def processes(context: LaunchContext) -> list[Action]:
         return str(LaunchConfiguration(name).perform(context))
 
     params_file, namespace = argument("params_file"), argument("namespace")
+    for switch, package in VIEWERS.items():
+        if argument(switch) == "true":
+            require(package, switch)
     sim_time = {"use_sim_time": argument("use_sim_time") == "true"}
     values = parameter_values({name: argument(name) for name in descriptions()}, params_file)
     found: list[Action] = [
@@ -82,7 +89,7 @@ def processes(context: LaunchContext) -> list[Action]:
         renamed = renamed_topics(parameters_of(values, params_file), namespace)
         found.append(
             Node(
-                package="rviz2",
+                package=VIEWERS["rviz"],
                 executable="rviz2",
                 name="rviz",
                 arguments=["-d", argument("rviz_config")],
@@ -102,3 +109,16 @@ def processes(context: LaunchContext) -> list[Action]:
         command += ["--use-sim-time"] if sim_time["use_sim_time"] else []
         found.append(ExecuteProcess(cmd=command, name="record_bag", output="screen"))
     return found
+
+
+def require(package: str, switch: str) -> None:
+    """Refuse a viewer that is not installed before anything starts: launch would leave the detector behind.
+
+    Raises:
+        UserError: there is no such package.
+    """
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError:
+        name = package.replace("_", "-")
+        raise UserError(f"{switch}:=true needs the package {package}: apt install ros-$ROS_DISTRO-{name}") from None

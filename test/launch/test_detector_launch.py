@@ -51,10 +51,23 @@ def test_wrong_values_end_it_at_once(module: ModuleType):
         processes(module, precision="fp7")
 
 
-def test_viewers_are_started_beside_it(module: ModuleType):
+def test_a_viewer_that_is_not_there_is_refused_before_anything_starts(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    def absent(package: str) -> str:
+        raise module.PackageNotFoundError(package)
+
+    monkeypatch.setattr(module, "get_package_prefix", absent)
+    assert processes(module) == []
+    with pytest.raises(module.UserError, match=r"foxglove:=true needs .* ros-\$ROS_DISTRO-foxglove-bridge"):
+        processes(module, foxglove="true")
+
+
+def test_viewers_are_started_beside_it(module: ModuleType, monkeypatch: pytest.MonkeyPatch):
     import launch
     import launch_ros
 
+    monkeypatch.setattr(module, "get_package_prefix", str)
     context = context_of(module, {"rviz": "true", "foxglove": "true", "foxglove_port": "9000", "namespace": "car"})
     found = module.processes(context)
     packages = [node.node_package for node in found if isinstance(node, launch_ros.actions.Node)]
