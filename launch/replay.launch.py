@@ -85,12 +85,18 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def handlers(context: LaunchContext) -> list[Action]:
-    """What follows what: the player when the recorder hears the detector, and the score after the recording."""
+    """What follows what: the player when the recorder hears the detector, and the score after the recording.
+
+    Raises:
+        ParameterError: ``player:=ros2`` with ``lossless:=true``.
+    """
 
     def argument(name: str) -> str:
         return str(LaunchConfiguration(name).perform(context))
 
     bag, out, lossless = argument("bag"), Path(argument("out")), argument("lossless") == "true"
+    if argument("player") == "ros2" and lossless:
+        raise ParameterError("argument player: ros2 bag cannot wait for answers; give lossless:=false as well")
 
     def play(event: ProcessIO) -> list[Action] | None:
         return [player(context, bag=bag, lossless=lossless)] if RECORDER_READY in event.text else None
@@ -129,15 +135,9 @@ def check(event: ProcessExited) -> None:
 
 
 def player(context: LaunchContext, *, bag: str, lossless: bool) -> ExecuteProcess:
-    """``ros2 bag play``, or where it is not or cannot wait for answers, this package's own player.
-
-    Raises:
-        ParameterError: ``player:=ros2`` with ``lossless:=true``.
-    """
+    """``ros2 bag play``, or where it is not or cannot wait for answers, this package's own player."""
     chosen = str(LaunchConfiguration("player").perform(context))
     rate = str(LaunchConfiguration("rate").perform(context))
-    if chosen == "ros2" and lossless:
-        raise ParameterError("argument player: ros2 bag cannot wait for answers; give lossless:=false as well")
     if chosen == "ros2" or (chosen == "auto" and not lossless and has_rosbag2()):
         command = ["ros2", "bag", "play", bag, "--rate", rate, "--clock", "100"]
     else:

@@ -65,7 +65,7 @@ def test_a_player_that_cannot_wait_is_refused(module: ModuleType):
     from crkd_ros.specs import ParameterError
 
     with pytest.raises(ParameterError, match="lossless:=false"):
-        player(module, player="ros2")
+        module.handlers(context_of(module, {"bag": "drive", "out": "found", "player": "ros2"}))
 
 
 def test_arguments_of_the_detector_are_its_own_too(module: ModuleType):
