@@ -80,7 +80,7 @@ setup(
     extras_require={
         # The official metric. Pins numpy < 2.
         "nuscenes": ["nuscenes-devkit==1.2.0"],
-        "training": ["lightning>=2.6", "tensorboard>=2.16", "torchdata>=0.11"],
+        "training": ["lightning>=2.6", "matplotlib>=3.7", "tensorboard>=2.16", "torchdata>=0.11"],
         # MP4 files of drives and replays.
         "video": ["av>=12"],
         # Sparse convolution of the LiDAR teacher: exactly one of the three.
