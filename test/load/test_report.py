@@ -103,7 +103,7 @@ def test_cpu_time_is_told_apart_by_thread_and_part():
         work_between(samples, begin=begin, end=begin + 1, frames_per_second=10)
 
 
-@pytest.mark.parametrize(("per_second", "met"), [(0, True), (20_000, False)])
+@pytest.mark.parametrize(("per_second", "met"), [(0, True), (60_000, False)])
 def test_memory_that_grows_is_told_and_misses_the_goal(per_second: int, met: bool):
     noise = np.random.default_rng(0).integers(0, 50_000, 121).tolist()
     samples = [
@@ -126,7 +126,7 @@ def test_memory_that_grows_is_told_and_misses_the_goal(per_second: int, met: boo
         memory=found,
     )
     goals = result.goals()
-    assert goals["memory grows by less than 1 MB"] == met
+    assert goals["memory grows by less than 3 MB"] == met
     assert not goals["no frame lost"], "nothing was asked for"
     told = text(msgspec.json.decode(msgspec.json.encode(result), type=Result))
     assert ("met    memory grows" in told) == met
