@@ -15,7 +15,7 @@ from load.report import Answers, Growth, Work
 P50_GOAL, P99_GOAL = 15.0, 40.0
 """ms"""
 GROWTH_GOAL = 3.0
-"""MB between the first and the last fifth of a soak. Python takes memory in pieces of 1 MB, so that a step or two are no
+"""MB between the first and the last fifth of a soak. Python takes memory in pieces of 1 MB: a step or two are no
 growth; to lose 1 kB a frame would be 4.6 MB."""
 
 
