@@ -199,13 +199,8 @@ def train(
     last = options.out / RESUME_FILE
     done = steps_done(options.out) if options.resume else 0
     module = DetectionTraining(recipe, options, distiller=distiller)
-    if start is not None and not options.resume:
-        _start_from(module.model, start)
-    if options.pretrained is not None and not options.resume:
-        if module.model.camera is None:
-            raise TrainingError(f"recipe {recipe.name}: has no camera branch that {options.pretrained} could start")
-        report = load_pretrained(module.model.camera.backbone, options.pretrained)
-        logger.info("%s: %d entries loaded, %d not needed", options.pretrained, report.loaded, len(report.dropped))
+    if not options.resume:
+        _begin(module.model, start, options.pretrained)
     if recipe.train.sync_batch_norm:
         synchronise_norms(module.model)
     loader = training_loader(samples, recipe, options, start_step=done)
@@ -244,6 +239,17 @@ def train(
     if averages is not None:
         averages.take_over(trainer, module)
     return module.model.cpu().eval()
+
+
+def _begin(model: FusionDetector, start: Mapping[str, torch.Tensor] | None, pretrained: Path | None) -> None:
+    """Weights of a run that begins: those of ``start``, then those of a pretrained camera backbone."""
+    if start is not None:
+        _start_from(model, start)
+    if pretrained is not None:
+        if model.camera is None:
+            raise TrainingError(f"recipe {model.recipe.name}: has no camera branch that {pretrained} could start")
+        report = load_pretrained(model.camera.backbone, pretrained)
+        logger.info("%s: %d entries loaded, %d not needed", pretrained, report.loaded, len(report.dropped))
 
 
 def _start_from(model: FusionDetector, start: Mapping[str, torch.Tensor]) -> None:
