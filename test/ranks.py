@@ -39,14 +39,22 @@ def environment(rank: int, world_size: int, port: int) -> dict[str, str]:
     }
 
 
-def distilled(rank: int, world_size: int, port: int, out: Path) -> None:
+def distilled(rank: int, world_size: int, port: int, out: Path, shared_statistics: bool) -> None:
     """The gradients of three steps of distillation on four samples each, however many processes share them.
 
     Gradients, not weights: Adam would make a whole step of the rounding noise in a gradient that is zero. The weights
     stay where they are.
+
+    Args:
+        rank: of this process.
+        world_size: number of processes.
+        port: where they meet.
+        out: for ``gradients.pt``.
+        shared_statistics: batch norms see the samples of all processes, which takes as many GPUs; else fixed ones.
     """
     os.environ.update(environment(rank, world_size, port))
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False
     gradients: list[dict[str, torch.Tensor]] = []
 
     def keep(module: DetectionTraining, _optimizer: object) -> None:
@@ -58,9 +66,11 @@ def distilled(rank: int, world_size: int, port: int, out: Path) -> None:
             if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 norm.eval()
 
-    DetectionTraining.on_train_start = fix_statistics  # type: ignore[method-assign]
+    if not shared_statistics:
+        DetectionTraining.on_train_start = fix_statistics  # type: ignore[method-assign]
     DetectionTraining.on_before_optimizer_step = keep  # type: ignore[method-assign]
-    recipe, teacher = micro_crkd(steps=3, batch_size=4 // world_size, learning_rate=1e-12), micro_teacher()
+    how = {"steps": 3, "batch_size": 4 // world_size, "learning_rate": 1e-12, "sync_batch_norm": shared_statistics}
+    recipe, teacher = micro_crkd(**how), micro_teacher()
     torch.manual_seed(5)
     distiller = Distiller(FusionDetector(teacher), recipe)
     frames = [micro_frame_with_lidar(seed) for seed in range(FRAMES)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -178,6 +178,7 @@ def train(
     distiller: Distiller | None = None,
     start: Mapping[str, torch.Tensor] | None = None,
     evaluate: Evaluate | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> FusionDetector:
     """Train, or resume; returns the model on the CPU in eval mode (averaged weights if the recipe asks).
 
@@ -188,6 +189,7 @@ def train(
         distiller: a teacher to learn from as well.
         start: weights to start from, by their names in the detector; what is not among them starts fresh.
         evaluate: called every ``options.evaluate_every`` steps, see ``EvaluationOnTheWay``.
+        callbacks: who watches beside.
 
     Raises:
         TrainingError: nothing to resume, no sample, starting weights that do not fit, a loss that is not finite.
@@ -216,7 +218,7 @@ def train(
         max_time=timedelta(minutes=options.max_minutes) if options.max_minutes else None,
         precision=options.precision,  # type: ignore[arg-type]
         gradient_clip_val=recipe.train.gradient_clip,
-        callbacks=_callbacks(recipe, options, len(samples), averages, evaluate),
+        callbacks=[*_callbacks(recipe, options, len(samples), averages, evaluate), *callbacks],
         logger=_loggers(options),
         default_root_dir=options.out,
         use_distributed_sampler=False,

@@ -1,0 +1,78 @@
+"""The measurement of a training step, on small data: that its parts are those of the step."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from micro import micro_crkd, micro_recipe, micro_teacher
+from scripts import script
+
+from crkd_core.cli import UserError
+from crkd_core.config import Recipe, recipe_to_dict
+from crkd_core.data.packed import pack_simulated
+from crkd_core.data.simulated import simulated_keys
+
+Measure = Callable[..., dict[str, object]]
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packed") / "frames"
+    keys = simulated_keys(range(2), frames_per_drive=2)
+    pack_simulated(folder, keys, image_width=128, radar_sweeps=6, lidar_sweeps=3, jobs=1)
+    return folder
+
+
+@pytest.fixture
+def measure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frames: Path) -> Measure:
+    """Runs ``benchmark_training.py`` with a recipe; returns its figures."""
+
+    def call(recipe: Recipe, *words: str | Path) -> dict[str, object]:
+        out = tmp_path / "figures.json"
+        command = [file_of(recipe, tmp_path), "--frames", frames, "--steps", 2, "--workers", 0, *words, "--out", out]
+        monkeypatch.setattr(sys, "argv", ["benchmark_training.py", *map(str, command)])
+        assert script("benchmark_training.py").main() == 0
+        found: dict[str, object] = json.loads(out.read_text())
+        return found
+
+    return call
+
+
+def file_of(recipe: Recipe, folder: Path) -> Path:
+    """The recipe as a file."""
+    path = folder / f"{recipe.name}.yaml"
+    path.write_text(yaml.safe_dump(recipe_to_dict(recipe)))
+    return path
+
+
+def test_a_plain_step_has_no_teacher(measure: Measure):
+    found = measure(micro_recipe(steps=100), "--batch", "1")
+    assert found["samples_per_step"] == 1
+    parts = found["step_ms"]
+    assert isinstance(parts, dict)
+    assert list(parts) == ["student", "targets and detection losses", "backward", "clipping and optimiser"]
+    assert found["device_samples_per_s"] == pytest.approx(1000 / sum(parts.values()))
+    assert all(found[speed] > 0 for speed in ("training_samples_per_s", "loader_samples_per_s"))  # type: ignore[operator]
+    assert "distillation_losses" not in found
+
+
+def test_a_distilled_step_says_what_its_losses_cost(measure: Measure, tmp_path: Path):
+    pytest.importorskip("spconv")
+    found = measure(micro_crkd(steps=100, batch_size=2), "--teacher", file_of(micro_teacher(), tmp_path))
+    assert found["samples_per_step"] == 2
+    assert {"teacher", "distillation losses"} < set(found["step_ms"])  # type: ignore[call-overload]
+    cost = found["distillation_losses"]
+    assert isinstance(cost, dict)
+    assert cost["share_of_step"] == pytest.approx(cost["ms"] / sum(found["step_ms"].values()))  # type: ignore[attr-defined]
+
+
+def test_what_cannot_be_measured_is_refused(measure: Measure):
+    with pytest.raises(UserError, match="--teacher: expected one with a recipe that distils, none with others"):
+        measure(micro_crkd(steps=100))
+    with pytest.raises(UserError, match=r"train\.steps: expected at least 12, got 6"):
+        measure(micro_recipe(steps=6))
