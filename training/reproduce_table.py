@@ -7,9 +7,9 @@
     training/reproduce_table.py --score runs/study          # where nuscenes-devkit is
 
 Without --dataroot it simulates once what all arms train on and are scored on, into --out. Then the arms run side by
-side, one per GPU, each with its own folder: log.txt, the checkpoint, results.json, metrics.json where nuscenes-devkit
-is installed, and arm.json when it has ended. Called again, it goes on: ended arms are not run again, killed ones
-resume.
+side, --per-gpu of them on each GPU (small ones leave it idle between kernels), each with its own folder: log.txt, the
+checkpoint, results.json, metrics.json where nuscenes-devkit is installed, and arm.json when it has ended. Called again,
+it goes on: ended arms are not run again, killed ones resume.
 Where nuscenes-devkit is missing, copy --out (without frames) to a machine that has it, and --score it there; what was
 scored on is in it, or elsewhere as --dataroot and --version.
 """
@@ -80,7 +80,8 @@ def arguments() -> argparse.Namespace:
     data.add_argument("--test-split", default="val", help="to score on (default: %(default)s)")
     data.add_argument("--prepared", type=Path, metavar="DIR", help="what training/prepare.py has made of --dataroot")
     work = parser.add_argument_group("how to run")
-    work.add_argument("--gpus", type=int, default=1, metavar="N", help="arms side by side (default: %(default)s)")
+    work.add_argument("--gpus", type=int, default=1, metavar="N", help="to run arms on (default: %(default)s)")
+    work.add_argument("--per-gpu", type=int, default=1, metavar="N", help="arms side by side (default: %(default)s)")
     work.add_argument("--minutes", type=finite, help="no arm starts later than this (default: no limit)")
     work.add_argument("--workers", type=int, help="loading processes of each arm (default: all cores, shared)")
     work.add_argument(
@@ -97,7 +98,7 @@ def main() -> int:
         score(args.score, args)
         write_page(args.score, args.docs or args.score)
         return 0
-    for name in ("seeds", "drives", "frames_per_drive", "test_drives", "gpus"):
+    for name in ("seeds", "drives", "frames_per_drive", "test_drives", "gpus", "per_gpu"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')}: expected 1 or more, got {getattr(args, name)}")
     jobs = [*data_jobs(args), *arm_jobs(args)]
@@ -112,7 +113,7 @@ def main() -> int:
     begin = time.monotonic()
     outcome = run_jobs(
         jobs,
-        [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in visible_gpus(args.gpus)],
+        [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in args.per_gpu * visible_gpus(args.gpus)],
         seconds=None if args.minutes is None else 60 * args.minutes,
         say=lambda words: print(f"{(time.monotonic() - begin) / 60:6.1f} min  {words}", flush=True),
     )
@@ -184,7 +185,8 @@ def arm_jobs(args: argparse.Namespace) -> list[Job]:
 
 def arm_command(args: argparse.Namespace, arm: SeededArm) -> Callable[[], list[str]]:
     """The training of an arm; it resumes what a killed one has left."""
-    workers = args.workers if args.workers is not None else max(1, (os.cpu_count() or 1) // args.gpus - 1)
+    share = (os.cpu_count() or 1) // (args.gpus * args.per_gpu)
+    workers = args.workers if args.workers is not None else max(1, share - 1)
     script = "distill.py" if arm.arm.role == "crkd" else "train.py"
     words: list[object] = [recipe_name(args, arm.arm.role), "--out", args.out / arm.name, "--seed", arm.seed]
     for needed in arm.needs:
