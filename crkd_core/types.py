@@ -363,7 +363,8 @@ class NetworkInput:
     """What the network reads: B samples, M images, P radar and L LiDAR points; a missing sensor simply adds none.
 
     Attributes:
-        images: (M, 3, H, W) float32 RGB, ImageNet-normalised.
+        images: (M, 3, H, W) RGB, ImageNet-normalised float32 as the network reads it; uint8 pixels in training samples
+            and batches until the batch is where it is used.
         image_sample: (M,) int64, the sample each image belongs to, ascending.
         intrinsics: (M, 3, 3) float32, K of the full image.
         T_bev_from_cam: (M, 4, 4) float32, includes the ego motion between the image's stamp and the frame's.

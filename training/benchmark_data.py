@@ -181,10 +181,10 @@ def process_memory(file: str, field: str, pid: int | str = "self") -> float:
 # Part of the work -> the functions it is done in, as (end of the source file's path, name), and the parts inside them.
 PARTS: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     "read files": ((("data/frames.py", "annotated_frame"),), ()),
-    "decode": ((("data/images.py", "decoded"),), ()),
-    "resize": ((("data/images.py", "_resized_part"),), ("decode",)),
-    "crop, flip, rotate": ((("data/images.py", "augmented_image"),), ("decode", "resize")),
-    "normalise": ((("data/images.py", "normalized"),), ()),
+    "decode": ((("data/images.py", "decoded"), ("data/images.py", "undistorted")), ()),
+    "resize": ((("data/images.py", "_resized_part"),), ()),
+    "crop, flip, rotate": ((("data/images.py", "_augmented"),), ("decode", "resize")),
+    "planes": ((("data/images.py", "_planes"),), ()),
     "radar": ((("data/encode.py", "_radar"), ("data/augment.py", "augmented_radar")), ()),
     "LiDAR": ((("data/encode.py", "_lidar"),), ()),
     "boxes": ((("data/encode.py", "training_scene"),), ()),

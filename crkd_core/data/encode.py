@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from crkd_core.data.augment import (
     draw_bev_augment,
 )
 from crkd_core.data.dropout import with_dropped_sensors
-from crkd_core.data.images import network_image
+from crkd_core.data.images import network_pixels, normalized_pixels
 from crkd_core.data.lidar import inside, lidar_points
 from crkd_core.data.paste import PastedObjects, Paster, with_pasted
 from crkd_core.data.radar import RADAR_FEATURES, ordered, radar_features, within_range
@@ -73,14 +74,14 @@ class TrainingSample:
     """One sample to learn from.
 
     Attributes:
-        inputs: network input of one sample.
+        loaded: network input of one sample whose images are still uint8 pixels.
         boxes: (n, 9) float32 in the original's encoding (``Boxes3D.to_mmdet3d``), augmented BEV frame.
         labels: (n,) int64, positions in ``DETECTION_CLASSES``.
         token: the sample's name.
         skipped: damaged samples in whose place it is.
     """
 
-    inputs: NetworkInput
+    loaded: NetworkInput
     boxes: torch.Tensor
     labels: torch.Tensor
     token: str
@@ -106,7 +107,12 @@ def encode(
         DataError: an image that cannot be decoded, naming the camera.
     """
     augment = BevAugment() if rng is None else draw_bev_augment(recipe.bev_augment, rng)
-    return _encode(frame, recipe, augment, None, rng, pool)
+    return with_normalized_images(_encode(frame, recipe, augment, None, rng, pool))
+
+
+def with_normalized_images(loaded: NetworkInput) -> NetworkInput:
+    """What the network reads, of an input whose images are still uint8 pixels; on the device where they are."""
+    return replace(loaded, images=normalized_pixels(loaded.images))
 
 
 def encode_training(
@@ -189,7 +195,7 @@ def encode_scene(
         DataError: an image that cannot be decoded, naming the camera.
     """
     return TrainingSample(
-        inputs=_encode(scene.frame, recipe, scene.augment, scene.pasted, scene.rng, pool, teacher=teacher),
+        loaded=_encode(scene.frame, recipe, scene.augment, scene.pasted, scene.rng, pool, teacher=teacher),
         boxes=torch.from_numpy(scene.boxes.to_mmdet3d().astype(np.float32)),
         labels=torch.from_numpy(scene.labels),
         token=scene.token,
@@ -221,13 +227,14 @@ def _encode(
     *,
     teacher: LidarConfig | None = None,
 ) -> NetworkInput:
+    """Network input whose images are still uint8 pixels."""
     names = ordered(tuple(frame.cameras), CAMERA_ORDER) if recipe.model.camera is not None else []
     cameras = [frame.cameras[name] for name in names]
     # One generator per camera: the result does not depend on which thread comes first.
     rngs = [None] * len(names) if rng is None else rng.spawn(len(names))
 
-    def prepared(i: int) -> tuple[NDArray[np.float32], FloatArray]:
-        return network_image(cameras[i], recipe.image, name=names[i], rng=rngs[i])
+    def prepared(i: int) -> tuple[NDArray[np.uint8], FloatArray]:
+        return network_pixels(cameras[i], recipe.image, name=names[i], rng=rngs[i])
 
     images = list((pool.map if pool is not None else map)(prepared, range(len(names))))
     released = recipe.bev_augment.radar_velocity == "released"
@@ -236,7 +243,7 @@ def _encode(
     radar = radar[within_range(radar, recipe.bev.x_range, recipe.bev.y_range)]
     lidar = _lidar(frame, recipe.model.lidar or teacher, recipe.bev, augment, pasted, rng)
     return NetworkInput(
-        images=_stacked([image for image, _ in images], (3, *recipe.image.size)),
+        images=_stacked([image for image, _ in images], (3, *recipe.image.size), np.uint8),
         image_sample=torch.zeros(len(names), dtype=torch.int64),
         intrinsics=_stacked([camera.intrinsics for camera in cameras], (3, 3)),
         T_bev_from_cam=_stacked([bev_from_camera(frame, camera) for camera in cameras], (4, 4)),
@@ -277,6 +284,8 @@ def _lidar(
     return points if own is None else own.permutation(points)
 
 
-def _stacked(values: Sequence[FloatArray | NDArray[np.float32]], shape: tuple[int, ...]) -> torch.Tensor:
+def _stacked(
+    values: Sequence[NDArray[Any]], shape: tuple[int, ...], dtype: type[np.generic] = np.float32
+) -> torch.Tensor:
     stacked = np.stack(values) if len(values) else np.zeros((0, *shape))
-    return torch.from_numpy(np.ascontiguousarray(stacked, dtype=np.float32))
+    return torch.from_numpy(np.ascontiguousarray(stacked, dtype=dtype))

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from crkd_core.config import BevConfig
 from crkd_core.data.encode import TrainingSample
-from crkd_core.data.images import IMAGENET_MEAN, IMAGENET_STD
 from crkd_core.data.radar import FEATURE_INDEX
 from crkd_core.drawing.bev import BevView
 from crkd_core.drawing.camera import NEAR, draw_boxes, project
@@ -54,8 +53,8 @@ def draw_input(
     Returns:
         (H, W, 3) RGB uint8.
     """
-    T_aug_from_bev = sample.inputs.bev_augment[0].numpy().astype(np.float64)
-    points = sample.inputs.lidar.numpy() if lidar is None else lidar
+    T_aug_from_bev = sample.loaded.bev_augment[0].numpy().astype(np.float64)
+    points = sample.loaded.lidar.numpy() if lidar is None else lidar
     lidar_xyz = points[:, :3].astype(np.float64)
     if lidar is not None:
         lidar_xyz = apply(T_aug_from_bev, lidar_xyz)
@@ -75,9 +74,8 @@ def draw_input(
 
 
 def _camera_panel(sample: TrainingSample, i: int, lidar: FloatArray, name: str) -> Image:
-    inputs = sample.inputs
-    planes = inputs.images[i].numpy().transpose(1, 2, 0) * np.array(IMAGENET_STD) + np.array(IMAGENET_MEAN)
-    image = np.clip(np.round(255 * planes), 0, 255).astype(np.uint8)
+    inputs = sample.loaded
+    image = inputs.images[i].numpy().transpose(1, 2, 0)
     scale = PANEL_WIDTH / image.shape[1]
     panel: Image = np.ascontiguousarray(
         cv2.resize(image, (PANEL_WIDTH, round(scale * image.shape[0])), interpolation=cv2.INTER_LINEAR), dtype=np.uint8
@@ -120,14 +118,14 @@ def _draw_points(panel: Image, points: FloatArray, K: FloatArray, *, radius: int
 def _bev_panel(
     sample: TrainingSample, size: int, bev: BevConfig, T_base_from_bev: FloatArray, lidar: FloatArray
 ) -> Image:
-    T_aug_from_base = sample.inputs.bev_augment[0].numpy().astype(np.float64) @ inverse(T_base_from_bev)
+    T_aug_from_base = sample.loaded.bev_augment[0].numpy().astype(np.float64) @ inverse(T_base_from_bev)
     radius = 1.05 * float(np.abs([*bev.x_range, *bev.y_range]).max())
     view = BevView(size, radius, T_view_from_base=_T_VIEW_FROM_BEV @ T_aug_from_base)
     view.draw_dots(apply(_T_VIEW_FROM_BEV, lidar), LIDAR_COLOR)
     (x0, x1), (y0, y1) = bev.x_range, bev.y_range
     edge = np.array([[x0, y0, 0], [x0, y1, 0], [x1, y1, 0], [x1, y0, 0]])
     view.draw_outline(apply(_T_VIEW_FROM_BEV, edge))
-    radar = sample.inputs.radar.numpy().astype(np.float64)
+    radar = sample.loaded.radar.numpy().astype(np.float64)
     velocity = radar[:, [FEATURE_INDEX["vx_comp"], FEATURE_INDEX["vy_comp"]]] @ _T_VIEW_FROM_BEV[:2, :2].T
     view.draw_moving_points(apply(_T_VIEW_FROM_BEV, radar[:, :3]), velocity)
     boxes = _boxes(sample).transformed(_T_VIEW_FROM_BEV)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader
 
 from crkd_core.config import Recipe, load_recipe
 from crkd_core.data.dataset import TrainingBatch, TrainingSet, collate_training
+from crkd_core.data.encode import collate, encode, encode_training
 from crkd_core.data.errors import DataError
 from crkd_core.data.frames import NuScenesFrames
 from crkd_core.data.nuscenes import load_index
 from crkd_core.data.sampling import Position, StepSampler
-from crkd_core.types import NetworkInput
+from crkd_core.types import AnnotatedFrame, NetworkInput
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +49,18 @@ class TestTrainingSet:
         first = samples[2, 1]
         samples[0, 0]
         again = samples[2, 1]
-        assert same(first.inputs, again.inputs)
+        assert same(first.loaded, again.loaded)
         assert torch.equal(first.boxes, again.boxes)
 
     def test_augmentation_differs_by_epoch_index_and_seed(self, samples: TrainingSet):
         other_seed = TrainingSet(samples.frames, samples.recipe, seed=4)
-        drawn = [s.inputs.bev_augment for s in (samples[0, 0], samples[1, 0], samples[0, 1], other_seed[0, 0])]
+        drawn = [s.loaded.bev_augment for s in (samples[0, 0], samples[1, 0], samples[0, 1], other_seed[0, 0])]
         assert len({tuple(a.flatten().tolist()) for a in drawn}) == 4
 
     def test_without_augmentation_epochs_are_equal(self, samples: TrainingSet):
         plain = TrainingSet(samples.frames, samples.recipe, augment=False)
-        assert same(plain[0, 0].inputs, plain[7, 0].inputs)
-        assert torch.equal(plain[0, 0].inputs.bev_augment[0], torch.eye(4))
+        assert same(plain[0, 0].loaded, plain[7, 0].loaded)
+        assert torch.equal(plain[0, 0].loaded.bev_augment[0], torch.eye(4))
 
     def test_damaged_image_names_sample_and_camera(self, samples: TrainingSet, tiny_set: Any):
         tiny_set.files("CAM_FRONT", key=True)[1].write_bytes(b"not an image")
@@ -88,7 +89,7 @@ class TestSampleWithoutBoxes:
         assert all(len(sample.labels) > 0 for sample in found)
         again = filtering[5, 3]
         assert again.token == found[5].token
-        assert same(again.inputs, found[5].inputs)
+        assert same(again.loaded, found[5].loaded)
 
     def test_alone_it_is_an_error(self, samples: TrainingSet):
         frames = [samples.frames[3]]
@@ -128,7 +129,7 @@ class TestDamagedSample:
 def test_each_repeat_of_a_sample_is_augmented_anew(samples: TrainingSet):
     first, second = samples[Position(0, 1, repeat=0)], samples[Position(0, 1, repeat=1)]
     assert first.token == second.token
-    assert not torch.equal(first.inputs.bev_augment, second.inputs.bev_augment)
+    assert not torch.equal(first.loaded.bev_augment, second.loaded.bev_augment)
 
 
 def test_classes_are_balanced_without_reading_a_frame(samples: TrainingSet, monkeypatch: pytest.MonkeyPatch):
@@ -169,13 +170,27 @@ def test_batch_keeps_boxes_per_sample(samples: TrainingSet):
     assert batch.tokens == ("scene-0001-0", "scene-0002-0", "scene-0001-1")
 
 
+def test_a_batch_carries_pixels_and_gives_what_encode_gives(samples: TrainingSet):
+    plain = TrainingSet(samples.frames, samples.recipe, augment=False)
+    blind = encode_training(without_cameras(samples.frames[1]), samples.recipe, None)
+    batch = collate_training([plain[0, 0], blind, plain[0, 2]])
+    assert batch.loaded.images.dtype == torch.uint8
+    assert batch.inputs is batch.inputs
+    frames = [samples.frames[0].frame, without_cameras(samples.frames[1]).frame, samples.frames[2].frame]
+    assert same(batch.inputs, collate([encode(frame, samples.recipe) for frame in frames]))
+
+
+def without_cameras(sample: AnnotatedFrame) -> AnnotatedFrame:
+    return replace(sample, frame=replace(sample.frame, cameras={}))
+
+
 @pytest.mark.nuscenes
 def test_real_samples_have_six_images_and_boxes_in_range(nuscenes_root: Path, nuscenes_version: str):
     index = load_index(nuscenes_root, nuscenes_version)
     samples = TrainingSet(NuScenesFrames(index, index.complete_samples()), load_recipe("student_r50"), seed=0)
     sample = samples[0, len(samples) - 1]
-    assert sample.inputs.images.shape == (6, 3, 256, 704)
+    assert sample.loaded.images.shape == (6, 3, 256, 704)
     assert len(sample.boxes) > 5
     assert np.abs(sample.boxes[:, :2].numpy()).max() < 54
     assert torch.isfinite(sample.boxes).all()
-    assert len(sample.inputs.radar) > 100
+    assert len(sample.loaded.radar) > 100

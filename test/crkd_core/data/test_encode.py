@@ -259,11 +259,11 @@ class TestTraining:
         dropping = msgspec.structs.replace(recipe, samples=msgspec.structs.replace(recipe.samples, dropout=dropout))
         sample = annotated([[11.0, 0, 0]])
         counts = {
-            (len(found.inputs.images), len(found.inputs.radar))
+            (len(found.loaded.images), len(found.loaded.radar))
             for found in (encode_training(sample, dropping, np.random.default_rng(seed)) for seed in range(40))
         }
         assert counts == {(2, 2), (2, 0), (1, 2), (1, 0), (0, 2)}
-        full = encode_training(sample, dropping, None).inputs
+        full = encode_training(sample, dropping, None).loaded
         assert (len(full.images), len(full.radar)) == (2, 2)
 
     def test_frame_without_boxes(self, recipe: Recipe):
@@ -290,7 +290,7 @@ class TestTraining:
         frame = replace(frame, cameras={"CAM_FRONT": camera}, radars={"RADAR_FRONT": [radar]})
         sample = annotated([center.tolist()], frame=frame)
         training = encode_training(sample, recipe, np.random.default_rng(seed))
-        inputs, box = training.inputs, training.boxes[0].numpy().astype(np.float64)
+        inputs, box = training.loaded, training.boxes[0].numpy().astype(np.float64)
         middle = box[:3] + np.array([0, 0, box[5] / 2])
         at = [FEATURE_INDEX[name] for name in ("x", "y", "z", "vx_comp", "vy_comp")]
         np.testing.assert_allclose(inputs.radar[0, at], [*middle, *box[7:]], atol=1e-4)

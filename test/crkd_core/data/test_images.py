@@ -11,6 +11,7 @@ import cv2
 import msgspec
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from crkd_core.config import ImageConfig
@@ -23,7 +24,9 @@ from crkd_core.data.images import (
     decoded,
     image_size,
     network_image,
+    network_pixels,
     normalized,
+    normalized_pixels,
     undistorted,
 )
 from crkd_core.types import CameraImage
@@ -229,6 +232,21 @@ def test_normalised_grey_has_imagenets_values():
     assert image.dtype == np.float32
     expected = (128 / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
     np.testing.assert_allclose(image[:, 1, 2], expected, atol=1e-6)
+
+
+def test_pixels_of_a_batch_are_normalised_to_the_bits_of_the_network_image():
+    """All 256 levels of each colour."""
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    image = np.stack([levels, levels.T, levels[::-1]], axis=-1)
+    np.testing.assert_array_equal(
+        normalized_pixels(torch.from_numpy(image.transpose(2, 0, 1)[None])), normalized(image)[None]
+    )
+    rngs = [np.random.default_rng(5) for _ in range(2)]
+    expected, matrix = network_image(camera(picture()), CONFIG, name="x", rng=rngs[0])
+    pixels, same = network_pixels(camera(picture()), CONFIG, name="x", rng=rngs[1])
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(normalized_pixels(torch.from_numpy(pixels)), expected)
+    np.testing.assert_array_equal(matrix, same)
 
 
 def test_same_generator_gives_the_same_image():

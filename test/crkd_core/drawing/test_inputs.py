@@ -120,10 +120,10 @@ class TestCameras:
         sample = encoded(augment, self.rngs(seed)[0])
         T = torch.eye(4)
         T[0, 3] = 3.0
-        wrong = replace(sample.inputs, bev_augment=T @ sample.inputs.bev_augment)
+        wrong = replace(sample.loaded, bev_augment=T @ sample.loaded.bev_augment)
         _, without = self.rngs(seed)
         background = drawn(encoded(augment, without, radar=False))[0]
-        marked = changed(drawn(replace(sample, inputs=wrong))[0], background)
+        marked = changed(drawn(replace(sample, loaded=wrong))[0], background)
         assert not marked.any() or np.abs(middle(marked) - spot(background)).max() > 40
 
 
@@ -150,10 +150,10 @@ class TestBirdsEyeView:
 def test_a_sample_without_cameras_is_its_birds_eye_view():
     sample = encoded(BevAugment(), None)
     none = {
-        name: getattr(sample.inputs, name)[:0] for name in ("images", "intrinsics", "T_bev_from_cam", "image_augment")
+        name: getattr(sample.loaded, name)[:0] for name in ("images", "intrinsics", "T_bev_from_cam", "image_augment")
     }
     view = draw_input(
-        replace(sample, inputs=replace(sample.inputs, **none)),
+        replace(sample, loaded=replace(sample.loaded, **none)),
         cameras=[],
         bev=recipe().bev,
         T_base_from_bev=T_BASE_FROM_BEV,
