@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crkd_core.config import BevAugmentConfig, ImageConfig
+from crkd_core.data.lidar import move_points
 from crkd_core.data.radar import FEATURE_INDEX
+from crkd_core.geometry.transforms import apply
 from crkd_core.types import Boxes3D, FloatArray
 
 VELOCITY_FEATURES = ("vx_comp", "vy_comp")
@@ -100,9 +102,8 @@ def augmented_boxes(boxes: Boxes3D, augment: BevAugment) -> Boxes3D:
 
 def augmented_points(points: NDArray[np.float32], augment: BevAugment) -> NDArray[np.float32]:
     """LiDAR points (L, 5) float32, x, y, z first, of the BEV frame in the augmented BEV frame."""
-    T = augment.matrix()
     out = points.copy()
-    out[:, :3] = points[:, :3].astype(np.float64) @ T[:3, :3].T + T[:3, 3]
+    move_points(augment.matrix(), out)
     return out
 
 
@@ -120,6 +121,6 @@ def augmented_radar(
     out = features.copy()
     xyz = [FEATURE_INDEX[name] for name in ("x", "y", "z")]
     v = [FEATURE_INDEX[name] for name in velocity]
-    out[:, xyz] = features[:, xyz].astype(np.float64) @ T[:3, :3].T + T[:3, 3]
+    out[:, xyz] = apply(T, features[:, xyz])
     out[:, v] = features[:, v].astype(np.float64) @ T[:2, :2].T
     return out

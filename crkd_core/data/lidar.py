@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crkd_core.config import BevConfig
-from crkd_core.geometry.transforms import inverse
+from crkd_core.geometry.transforms import apply, inverse
 from crkd_core.types import LIDAR_DTYPE, Boxes3D, FloatArray, LidarSweep, SensorFrame
 
 LIDAR_COLUMNS: tuple[str, ...] = ("x", "y", "z", "intensity", "age")
@@ -18,6 +18,9 @@ LIDAR_COLUMNS: tuple[str, ...] = ("x", "y", "z", "intensity", "age")
 
 CLOSE = 1.0
 """Points of earlier sweeps closer to the sensor than this in both x and y are the vehicle's own, m."""
+
+_PIECE = 4096
+"""Points that are moved at a time."""
 
 _SQUARE = 2.0
 """Edge of the squares by which most points are ruled out to lie in a box, m."""
@@ -45,16 +48,33 @@ def lidar_points(frame: SensorFrame, *, sweeps: int, rng: np.random.Generator | 
     if rng is not None and len(earlier) > sweeps:
         earlier = [earlier[i] for i in rng.choice(len(earlier), sweeps, replace=False)]
     used = earlier[:sweeps] if earlier else [key] * sweeps
-    parts = [_moved(key, key.points, T_bev_from_world, key.stamp)]
-    parts += [_moved(s, s.points[~_close(s.points)], T_bev_from_world, key.stamp) for s in used]
-    return np.concatenate(parts)
+    parts = [(key, key.points), *((sweep, sweep.points.compress(~_close(sweep.points))) for sweep in used)]
+    moved = np.empty((sum(len(points) for _, points in parts), len(LIDAR_COLUMNS)), dtype=np.float32)
+    first = 0
+    for sweep, points in parts:
+        last = first + len(points)
+        _move(sweep, points, T_bev_from_world, key.stamp, out=moved[first:last])
+        first = last
+    return moved
+
+
+def move_points(T_a_from_b: FloatArray, points: NDArray[np.float32]) -> None:
+    """Points (L, 3+) of frame b, x, y, z first, become points of frame a where they are; computed in float64."""
+    # In pieces that stay in the cache: fresh memory for all of them would cost more than the arithmetic.
+    for first in range(0, len(points), _PIECE):
+        xyz = points[first : first + _PIECE, :3]
+        xyz[:] = apply(T_a_from_b, xyz)
 
 
 def inside(points: NDArray[np.float32], bev: BevConfig) -> NDArray[np.bool_]:
     """(L,) whether each point lies strictly inside the range of the BEV grid, z included."""
-    lower, upper = np.array([bev.x_range, bev.y_range, bev.z_range], dtype=np.float32).T
-    xyz = points[:, :3]
-    return np.asarray(((xyz > lower) & (xyz < upper)).all(axis=1))
+    found = np.ones(len(points), dtype=np.bool_)
+    for axis, bounds in enumerate((bev.x_range, bev.y_range, bev.z_range)):
+        lower, upper = np.array(bounds, dtype=np.float32)
+        # One after the other: columns are compared several times as fast as rows.
+        found &= points[:, axis] > lower
+        found &= points[:, axis] < upper
+    return found
 
 
 def points_in_boxes(xyz: NDArray[np.float32], boxes: Boxes3D) -> list[NDArray[np.int64]]:
@@ -93,13 +113,13 @@ def _close(points: NDArray[np.void]) -> NDArray[np.bool_]:
     return np.asarray((np.abs(points["x"]) < CLOSE) & (np.abs(points["y"]) < CLOSE))
 
 
-def _moved(
-    sweep: LidarSweep, points: NDArray[np.void], T_bev_from_world: FloatArray, stamp: int
-) -> NDArray[np.float32]:
+def _move(
+    sweep: LidarSweep, points: NDArray[np.void], T_bev_from_world: FloatArray, stamp: int, *, out: NDArray[np.float32]
+) -> None:
     if points.dtype != LIDAR_DTYPE:
         raise ValueError(f"LiDAR points: expected dtype LIDAR_DTYPE, got {points.dtype}")
     T = T_bev_from_world @ sweep.T_world_from_base @ sweep.T_base_from_lidar
-    xyz = np.stack([points["x"], points["y"], points["z"]], axis=1).astype(np.float64) @ T[:3, :3].T + T[:3, 3]
-    age = np.full(len(points), 1e-9 * (stamp - sweep.stamp))
-    columns = np.concatenate([xyz, points["intensity"][:, None], age[:, None]], axis=1)
-    return np.asarray(columns, dtype=np.float32)
+    for column, name in enumerate(("x", "y", "z", "intensity")):
+        out[:, column] = points[name]
+    out[:, 4] = 1e-9 * (stamp - sweep.stamp)
+    move_points(T, out)

@@ -35,6 +35,11 @@ dt the age in s relative to the newest sweep of the same radar (>= 0); one-hot s
 FEATURE_INDEX: dict[str, int] = {name: i for i, name in enumerate(RADAR_FEATURES)}
 """Feature name -> column."""
 
+_STATES = {"dyn_prop": DYN_PROP_STATES, "ambig_state": AMBIG_STATES, "invalid_state": INVALID_STATES}
+_STATE_OF_COLUMN = np.repeat(np.arange(len(_STATES)), list(_STATES.values()))
+_VALUE_OF_COLUMN = np.concatenate([np.arange(count) for count in _STATES.values()]).astype(np.int8)
+_LEVELS = np.arange(PDH0_LEVELS, dtype=np.int8)
+
 MARGIN = 1.0
 """Returns up to this far outside the BEV grid are kept, m (the original keeps 55 m of a 54 m grid)."""
 
@@ -102,23 +107,17 @@ def sweep_features(points: NDArray[np.void], T_bev_from_radar: FloatArray, age: 
     xyz = np.stack([points["x"], points["y"], points["z"]], axis=1).astype(np.float64) @ R.T + t
     velocity = np.stack([points["vx_comp"], points["vy_comp"]], axis=1).astype(np.float64) @ R[:2, :2].T
     xyz[:, :2] += velocity * age
-    column = {
-        "x": xyz[:, 0],
-        "y": xyz[:, 1],
-        "z": xyz[:, 2],
-        "rcs": points["rcs"],
-        "vx_comp": velocity[:, 0],
-        "vy_comp": velocity[:, 1],
-        "dt": np.full(len(points), age),
-    }
-    continuous = np.stack(list(column.values()), axis=1)
-    states = [
-        _one_hot(points["dyn_prop"], DYN_PROP_STATES),
-        _one_hot(points["ambig_state"], AMBIG_STATES),
-        _one_hot(points["invalid_state"], INVALID_STATES),
-        points["pdh0"][:, None] > np.arange(PDH0_LEVELS),
-    ]
-    return np.asarray(np.concatenate([continuous, *states], axis=1), dtype=np.float32)
+    features = np.empty((len(points), len(RADAR_FEATURES)), dtype=np.float32)
+    features[:, 0:3] = xyz
+    features[:, 3] = points["rcs"]
+    features[:, 4:6] = velocity
+    features[:, 6] = age
+    states = np.stack([points[name] for name in _STATES], axis=1)
+    first_level = len(RADAR_FEATURES) - PDH0_LEVELS
+    # A state outside its range is a row of zeros.
+    np.equal(states.take(_STATE_OF_COLUMN, axis=1), _VALUE_OF_COLUMN, out=features[:, 7:first_level])
+    np.greater(points["pdh0"][:, None], _LEVELS, out=features[:, first_level:])
+    return features
 
 
 def within_range(
@@ -133,8 +132,3 @@ def within_range(
 def ordered(names: tuple[str, ...], preferred: tuple[str, ...]) -> list[str]:
     """``names`` with those of ``preferred`` first, in its order."""
     return [n for n in preferred if n in names] + [n for n in names if n not in preferred]
-
-
-def _one_hot(states: NDArray[np.int8], count: int) -> NDArray[np.bool_]:
-    """(N, count); a state outside 0..count-1 is a row of zeros."""
-    return np.asarray(states[:, None] == np.arange(count))
