@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from crkd_core.geometry.transforms import inverse
+from crkd_core.geometry.transforms import apply, inverse
 from crkd_core.types import RADAR_DTYPE, FloatArray, RadarSweep, SensorFrame
 
 RADAR_ORDER = ("RADAR_FRONT", "RADAR_FRONT_LEFT", "RADAR_FRONT_RIGHT", "RADAR_BACK_LEFT", "RADAR_BACK_RIGHT")
@@ -58,13 +58,12 @@ def radar_features(frame: SensorFrame, *, sweeps: int, repeat_oldest: bool = Fal
         filtered by state or range.
     """
     T_bev_from_world = inverse(frame.T_world_from_base @ frame.T_base_from_bev)
-    parts = [
-        sweep_features(sweep.points, T_bev_from_world @ sweep.T_world_from_base @ sweep.T_base_from_radar, age)
-        for sweep, age in used_sweeps(frame, sweeps, repeat_oldest=repeat_oldest)
-    ]
-    if not parts:
-        return np.zeros((0, len(RADAR_FEATURES)), dtype=np.float32)
-    return np.concatenate(parts)
+    used = used_sweeps(frame, sweeps, repeat_oldest=repeat_oldest)
+    return _joined_features(
+        [sweep.points for sweep, _ in used],
+        [T_bev_from_world @ sweep.T_world_from_base @ sweep.T_base_from_radar for sweep, _ in used],
+        [age for _, age in used],
+    )
 
 
 def used_sweeps(frame: SensorFrame, count: int, *, repeat_oldest: bool = False) -> list[tuple[RadarSweep, float]]:
@@ -101,23 +100,7 @@ def sweep_features(points: NDArray[np.void], T_bev_from_radar: FloatArray, age: 
     Raises:
         ValueError: ``points`` is not of ``RADAR_DTYPE``.
     """
-    if points.dtype != RADAR_DTYPE:
-        raise ValueError(f"radar points: expected dtype RADAR_DTYPE, got {points.dtype}")
-    R, t = T_bev_from_radar[:3, :3], T_bev_from_radar[:3, 3]
-    xyz = np.stack([points["x"], points["y"], points["z"]], axis=1).astype(np.float64) @ R.T + t
-    velocity = np.stack([points["vx_comp"], points["vy_comp"]], axis=1).astype(np.float64) @ R[:2, :2].T
-    xyz[:, :2] += velocity * age
-    features = np.empty((len(points), len(RADAR_FEATURES)), dtype=np.float32)
-    features[:, 0:3] = xyz
-    features[:, 3] = points["rcs"]
-    features[:, 4:6] = velocity
-    features[:, 6] = age
-    states = np.stack([points[name] for name in _STATES], axis=1)
-    first_level = len(RADAR_FEATURES) - PDH0_LEVELS
-    # A state outside its range is a row of zeros.
-    np.equal(states.take(_STATE_OF_COLUMN, axis=1), _VALUE_OF_COLUMN, out=features[:, 7:first_level])
-    np.greater(points["pdh0"][:, None], _LEVELS, out=features[:, first_level:])
-    return features
+    return _joined_features([points], [T_bev_from_radar], [age])
 
 
 def within_range(
@@ -132,3 +115,40 @@ def within_range(
 def ordered(names: tuple[str, ...], preferred: tuple[str, ...]) -> list[str]:
     """``names`` with those of ``preferred`` first, in its order."""
     return [n for n in preferred if n in names] + [n for n in names if n not in preferred]
+
+
+def _joined_features(
+    sweeps: list[NDArray[np.void]], T_bev_from_radar: list[FloatArray], ages: list[float]
+) -> NDArray[np.float32]:
+    """``sweep_features`` of several sweeps, one after the other: most is done for all returns at once."""
+    points, counts = _joined(sweeps), [len(sweep) for sweep in sweeps]
+    xyz = np.stack([points[name] for name in ("x", "y", "z")], axis=1).astype(np.float64)
+    velocity = np.stack([points[name] for name in ("vx_comp", "vy_comp")], axis=1).astype(np.float64)
+    first = 0
+    for count, T in zip(counts, T_bev_from_radar, strict=True):
+        rows = slice(first, first + count)
+        xyz[rows] = apply(T, xyz[rows])
+        velocity[rows] = velocity[rows] @ T[:2, :2].T
+        first += count
+    age = np.repeat(np.array(ages, dtype=np.float64), counts)
+    xyz[:, :2] += velocity * age[:, None]
+    features = np.empty((len(points), len(RADAR_FEATURES)), dtype=np.float32)
+    features[:, 0:3] = xyz
+    features[:, 3] = points["rcs"]
+    features[:, 4:6] = velocity
+    features[:, 6] = age
+    states = np.stack([points[name] for name in _STATES], axis=1)
+    first_level = len(RADAR_FEATURES) - PDH0_LEVELS
+    # A state outside its range is a row of zeros.
+    np.equal(states.take(_STATE_OF_COLUMN, axis=1), _VALUE_OF_COLUMN, out=features[:, 7:first_level])
+    np.greater(points["pdh0"][:, None], _LEVELS, out=features[:, first_level:])
+    return features
+
+
+def _joined(sweeps: list[NDArray[np.void]]) -> NDArray[np.void]:
+    """The returns of all sweeps; NumPy joins bytes many times faster than records."""
+    for points in sweeps:
+        if points.dtype != RADAR_DTYPE:
+            raise ValueError(f"radar points: expected dtype RADAR_DTYPE, got {points.dtype}")
+    rows = [np.ascontiguousarray(points).view(np.uint8) for points in sweeps]
+    return np.concatenate([np.zeros(0, dtype=np.uint8), *rows]).view(RADAR_DTYPE)
