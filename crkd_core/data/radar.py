@@ -151,4 +151,5 @@ def _joined(sweeps: list[NDArray[np.void]]) -> NDArray[np.void]:
         if points.dtype != RADAR_DTYPE:
             raise ValueError(f"radar points: expected dtype RADAR_DTYPE, got {points.dtype}")
     rows = [np.ascontiguousarray(points).view(np.uint8) for points in sweeps]
-    return np.concatenate([np.zeros(0, dtype=np.uint8), *rows]).view(RADAR_DTYPE)
+    joined: NDArray[np.void] = np.concatenate([np.zeros(0, dtype=np.uint8), *rows]).view(RADAR_DTYPE)
+    return joined
