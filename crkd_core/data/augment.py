@@ -1,4 +1,4 @@
-"""Training augmentation: what is drawn at random, as plain values, and its effect on boxes, points, radar features."""
+"""Training augmentation: what is drawn at random, as plain values, and its effect on boxes and radar features."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crkd_core.config import BevAugmentConfig, ImageConfig
-from crkd_core.data.lidar import move_points
 from crkd_core.data.radar import FEATURE_INDEX
 from crkd_core.geometry.transforms import apply
 from crkd_core.types import Boxes3D, FloatArray
@@ -98,13 +97,6 @@ def augmented_boxes(boxes: Boxes3D, augment: BevAugment) -> Boxes3D:
     """The boxes of the BEV frame in the augmented BEV frame; sizes and velocities scale along."""
     moved = boxes.transformed(augment.matrix())
     return replace(moved, sizes=moved.sizes * augment.scale)
-
-
-def augmented_points(points: NDArray[np.float32], augment: BevAugment) -> NDArray[np.float32]:
-    """LiDAR points (L, 5) float32, x, y, z first, of the BEV frame in the augmented BEV frame."""
-    out = points.copy()
-    move_points(augment.matrix(), out)
-    return out
 
 
 def augmented_radar(

@@ -17,13 +17,12 @@ from crkd_core.data.augment import (
     VELOCITY_FEATURES,
     BevAugment,
     augmented_boxes,
-    augmented_points,
     augmented_radar,
     draw_bev_augment,
 )
 from crkd_core.data.dropout import with_dropped_sensors
 from crkd_core.data.images import network_pixels, normalized_pixels
-from crkd_core.data.lidar import inside, lidar_points
+from crkd_core.data.lidar import inside, lidar_points, move_points
 from crkd_core.data.paste import PastedObjects, Paster, with_pasted
 from crkd_core.data.radar import RADAR_FEATURES, ordered, radar_features, within_range
 from crkd_core.geometry.transforms import inverse
@@ -279,7 +278,7 @@ def _lidar(
     points = lidar_points(frame, sweeps=config.sweeps, rng=own if config.random_sweeps else None)
     if pasted is not None:
         points = with_pasted(points, pasted)
-    points = augmented_points(points, augment)
+    move_points(augment.matrix(), points)
     rows = np.flatnonzero(inside(points, bev))
     # The order is drawn for the numbers of the points: they are copied once, and shuffled as fast as integers are.
     return points.take(rows if own is None else own.permutation(rows), axis=0)

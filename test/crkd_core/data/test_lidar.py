@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crkd_core.config import BevConfig, Recipe, load_recipe, recipe_from_dict, recipe_to_dict
 from crkd_core.data.encode import collate, encode
-from crkd_core.data.lidar import inside, lidar_points
+from crkd_core.data.lidar import inside, lidar_points, move_points
 from crkd_core.geometry.transforms import apply, inverse, transform, yaw_rotation
 from crkd_core.types import LIDAR_DTYPE, FloatArray, LidarSweep, SensorFrame
 
@@ -92,6 +92,15 @@ def test_the_newest_sweeps_are_taken_unless_drawn() -> None:
 
 def test_no_lidar_gives_no_points() -> None:
     assert lidar_points(frame_of(), sweeps=9).shape == (0, 5)
+
+
+def test_many_points_are_moved_where_they_are() -> None:
+    """More than are moved at a time; intensity and age stay."""
+    points = np.random.default_rng(0).uniform(-50, 50, (10_001, 5)).astype(np.float32)
+    before, T = points.copy(), transform(yaw_rotation(0.3), [1.0, -2.0, 0.5])
+    move_points(T, points)
+    np.testing.assert_array_equal(points[:, :3], apply(T, before[:, :3]).astype(np.float32))
+    np.testing.assert_array_equal(points[:, 3:], before[:, 3:])
 
 
 def test_range_is_strict_in_all_axes() -> None:
