@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import os
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -43,13 +47,23 @@ def finite(text: str) -> float:
 def run(main: Callable[[], int]) -> NoReturn:
     """Call ``main`` and exit with its code; a ``UserError`` becomes one line and code 2.
 
+    Under torchrun the line also stands at the end of what torchrun says of the processes that failed.
     ``KeyboardInterrupt`` exits with 130. Any other exception is a bug and keeps its traceback.
     """
     try:
         code = main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        _tell_torchrun(f"error: {error}")
         code = 2
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
+
+
+def _tell_torchrun(line: str) -> None:
+    """Leave a line where torchrun looks for the cause of a failure, if it has started this process."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file:
+        told = {"message": line, "extraInfo": {"py_callstack": line, "timestamp": str(int(time.time()))}}
+        Path(file).write_text(json.dumps({"message": told}))

@@ -40,7 +40,7 @@ from crkd_core.training.ground_truth import MissingExtraError, require_devkit
 from crkd_core.training.loop import RESUME_FILE, TrainingOptions, samples_per_step, steps_done, train
 from crkd_core.training.metrics import Metrics
 from crkd_core.training.nuscenes_data import Prepared, nuscenes_frames, objects_to_paste
-from crkd_core.training.processes import processes, wait_for_all
+from crkd_core.training.processes import processes, restarted, wait_for_all
 from crkd_core.training.report import metrics_table
 from crkd_core.training.scoring import BestCheckpoint, ScoredFrames
 from crkd_core.training.submission import used_sensors, write_submission
@@ -134,7 +134,7 @@ def train_and_evaluate(
     """
     group = processes()
     say = print if group.first else silent
-    resume = args.resume or (group.restarts > 0 and (args.out / RESUME_FILE).exists())
+    resume = args.resume or (restarted() and (args.out / RESUME_FILE).exists())
     check_options(args, resume=resume)
     if args.dry_run:
         print(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))

@@ -38,7 +38,7 @@ from crkd_core.training.callbacks import (
     TrainingError,
 )
 from crkd_core.training.damage import DamagedSamples, lost_process
-from crkd_core.training.processes import processes, synchronise_norms
+from crkd_core.training.processes import gathered, processes, synchronise_norms
 from crkd_core.training.schedule import learning_rate_factor, optimizer
 
 logger = logging.getLogger(__name__)
@@ -192,18 +192,19 @@ def train(
         callbacks: who watches beside.
 
     Raises:
-        TrainingError: nothing to resume, no sample, starting weights that do not fit, a loss that is not finite.
+        TrainingError: nothing to resume, or not the same in every process; no sample, starting weights that do not
+            fit, a loss that is not finite.
         PretrainedError: pretrained weights that do not fit.
     """
     if len(samples) == 0:
         raise TrainingError("training set: no sample; check the data root and split")
     lightning.seed_everything(options.seed, workers=True, verbose=False)
     last = options.out / RESUME_FILE
-    done = steps_done(options.out) if options.resume else 0
+    done = _first_step(options)
     module = DetectionTraining(recipe, options, distiller=distiller)
     if not options.resume:
         _begin(module.model, start, options.pretrained)
-    if recipe.train.sync_batch_norm:
+    if recipe.train.sync_batch_norm and processes().world_size > 1:
         synchronise_norms(module.model)
     loader = training_loader(samples, recipe, options, start_step=done)
     averages = _averages(recipe)
@@ -286,6 +287,22 @@ def steps_done(out: Path) -> int:
     if not last.is_file():
         raise TrainingError(f"resume: {last} not found; start without --resume, or name the folder of the run")
     return int(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
+
+
+def _first_step(options: TrainingOptions) -> int:
+    """Where all processes go on.
+
+    Raises:
+        TrainingError: there is nothing to resume, or they would not go on together.
+    """
+    done = steps_done(options.out) if options.resume else 0
+    steps = sorted(set(gathered({processes().rank: done}).values()))
+    if len(steps) > 1:
+        raise TrainingError(
+            f"resume: {options.out / RESUME_FILE} is at step {done} here, processes elsewhere begin at steps "
+            f"{', '.join(map(str, steps))}; all machines must share the folder --out"
+        )
+    return done
 
 
 def samples_per_step(config: TrainConfig) -> int:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import time
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from crkd_core.cli import UserError
 from crkd_core.models.radar_encoder import WeightedBatchNorm
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for the others."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,8 @@ class Processes:
         world_size: number of processes.
         local_size: number of them on this machine.
         local_rank: of this process among them.
-        restarts: how often torchrun has started this group anew after a failure.
+        restarts: how often torchrun has started the processes of this machine anew after one of them failed. Machines
+            that only joined in count none, see ``restarted``.
     """
 
     rank: int = 0
@@ -73,6 +82,62 @@ def own_device() -> str:
     return f"cuda:{processes().local_rank}" if torch.cuda.is_available() else "cpu"
 
 
+def connect() -> None:
+    """Let the processes of this run exchange gradients: over NCCL where there are GPUs, else over gloo.
+
+    torchrun offers one key-value store to all the processes it ever starts. What those that were killed have written
+    there, new ones would take for word of each other, and wait for the dead for ever (PyTorch 2.13; its issue 135712).
+    So each start has keys of its own.
+    """
+    group = processes()
+    if group.world_size == 1 or dist.is_initialized():
+        return
+    store, _, _ = next(rendezvous("env://", group.rank, group.world_size, timeout=PATIENCE))
+    start = number_of_start(PrefixStore("starts", store), group)
+    dist.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        store=PrefixStore(f"start {start}", store),
+        rank=group.rank,
+        world_size=group.world_size,
+        timeout=PATIENCE,
+    )
+    if torch.cuda.is_available():
+        atexit.register(dist.destroy_process_group)
+
+
+def number_of_start(store: Store, group: Processes) -> int:
+    """A number for this start of the processes, which all of them find and no other start has.
+
+    Each process draws a number and notes it in its place. When all have read the same numbers, these are the ones: as
+    long as a place holds what a dead process left there, the one whose place it is has not read that.
+
+    Args:
+        store: used for nothing else; may hold what earlier starts left.
+        group: this process among the others.
+
+    Raises:
+        UserError: the others do not come.
+    """
+    places = [f"place {rank}" for rank in range(group.world_size)]
+    store.set(places[group.rank], str(store.add("drawn", 1)))
+    until, read = time.monotonic() + PATIENCE.total_seconds(), ""
+    while time.monotonic() < until:
+        numbers = b" ".join(store.multi_get(places)).decode()
+        if numbers != read:
+            store.add(numbers, 1)
+            read = numbers
+        if store.add(numbers, 0) == group.world_size:
+            return max(map(int, numbers.split()))
+        time.sleep(0.02)
+    raise UserError(f"process {group.rank} of {group.world_size} has waited {PATIENCE} for the others to start")
+
+
+def restarted() -> bool:
+    """Whether torchrun has started the processes anew after a failure; in every process the same."""
+    group = processes()
+    return any(gathered({group.rank: group.restarts > 0}).values())
+
+
 def wait_for_all() -> None:
     """Go on when every process has come here."""
     if processes().world_size > 1:
@@ -92,9 +157,8 @@ def gathered(part: dict[K, V]) -> dict[K, V]:
 @cache
 def _talk() -> dist.ProcessGroup:
     """For objects of the host, whatever gradients are exchanged with."""
-    if not dist.is_initialized():
-        dist.init_process_group("gloo")
-    group: dist.ProcessGroup = dist.new_group(backend="gloo")
+    connect()
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=PATIENCE)
     return group
 
 

@@ -116,14 +116,15 @@ def test_two_processes_train_and_share_the_evaluation(dataroot: Path, tmp_path: 
     assert figures["metrics"]["official"]["NDS"] == pytest.approx(checkpoint.metrics["NDS"], abs=1e-9)
 
 
+def logged(part: Path) -> dict[int, float]:
+    """Step -> loss, of one part of a run's log."""
+    rows = csv.DictReader((part / "metrics.csv").open())
+    return {int(row["step"]): float(row["loss"]) for row in rows if row.get("loss")}
+
+
 def losses(folder: Path) -> dict[int, float]:
     """Step -> loss, of all parts of a run; a later part says again what was computed again."""
-    found: dict[int, float] = {}
-    for part in sorted((folder / "log").iterdir()):
-        for row in csv.DictReader((part / "metrics.csv").open()):
-            if row.get("loss"):
-                found[int(row["step"])] = float(row["loss"])
-    return found
+    return {step: loss for part in sorted((folder / "log").iterdir()) for step, loss in logged(part).items()}
 
 
 @pytest.mark.timeout(300)
@@ -148,3 +149,31 @@ def test_a_run_killed_in_mid_epoch_goes_on_as_if_nothing_had_happened(dataroot: 
     assert set(range(stopped, 40)) <= set(resumed)
     for step in range(stopped, 40):
         assert resumed[step] == pytest.approx(whole[step], rel=1e-4), step
+
+
+@pytest.mark.timeout(300)
+def test_torchrun_starts_all_processes_again_when_one_is_killed_and_they_go_on(dataroot: Path, tmp_path: Path):
+    recipe, out = file_of(micro_recipe(steps=60, batch_size=1), tmp_path), tmp_path / "run"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    data = ["--dataroot", dataroot, "--version", "v1.0-mini", "--log-every", "1", "--save-every", "25", "--out", out]
+    command = list(map(str, [sys.executable, *launcher, FOLDER / "train.py", recipe, *data, *HOW]))
+    first = out / "log" / "version_0"
+    with (
+        (tmp_path / "stderr").open("w") as stderr,
+        subprocess.Popen(command, env=os.environ | SMALL, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+    ):
+        while not (out / "last.ckpt").exists() or len(logged(first)) < 30:
+            assert process.poll() is None, (tmp_path / "stderr").read_text()[-2000:]
+            time.sleep(0.02)
+        _, second = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(second), signal.SIGKILL)
+        said, _ = process.communicate()
+    assert process.returncode == 0, (tmp_path / "stderr").read_text()[-2000:]
+    assert said.count("micro: 4 samples, 60 steps of 2") == 2
+    whole, resumed = logged(first), logged(out / "log" / "version_1")
+    assert list(resumed) == list(range(25, 60))
+    again = whole.keys() & resumed.keys()
+    assert len(again) >= 5
+    for step in again:
+        assert resumed[step] == pytest.approx(whole[step], rel=1e-4), step
+    assert load_checkpoint(out / "model")[1].provenance["steps"] == 60

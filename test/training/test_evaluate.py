@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from micro import micro_recipe
@@ -113,7 +114,15 @@ def test_processes_share_the_detection_and_one_scores(call: Call, checkpoint: Pa
     assert done.stdout.count("2 of 2 samples") == 1
     assert done.stdout.count("means over") == 1
     one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
-    assert one["metrics"]["official"]["NDS"] == pytest.approx(two["metrics"]["official"]["NDS"], abs=1e-6)
+    assert one["metrics"]["official"] == pytest.approx(two["metrics"]["official"], abs=1e-6)
+    assert one["metrics"]["classes"].keys() == two["metrics"]["classes"].keys()
+    own, shared = (json.loads((tmp_path / name / "results.json").read_text())["results"] for name in ("one", "two"))
+    assert list(own) == list(shared)
+    for token, boxes in own.items():
+        assert len(boxes) > 10
+        for name in ("translation", "size", "detection_score"):
+            expected, found = (np.array([box[name] for box in of[token]]) for of in (own, shared))
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path):

@@ -14,6 +14,7 @@ from micro import micro_frame, micro_recipe
 from crkd_core.data.dataset import TrainingSet
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.pretrained import PretrainedError
+from crkd_core.training import loop
 from crkd_core.training.callbacks import TrainingError
 from crkd_core.training.loop import TrainingOptions, train
 
@@ -58,6 +59,14 @@ def test_a_loss_that_is_not_finite_names_step_loss_and_samples(tmp_path: Path) -
 def test_resume_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"last\.ckpt not found"):
         trained(tmp_path / "none", resume=True)
+
+
+def test_processes_that_would_not_go_on_together_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the folder of the run has a resume state, on another machine it has none."""
+    trained(tmp_path, stop_after=3)
+    monkeypatch.setattr(loop, "gathered", lambda own: own | {1: 0})
+    with pytest.raises(TrainingError, match=r"at step 3 here.* begin at steps 0, 3; all machines must share .* --out"):
+        trained(tmp_path, resume=True)
 
 
 def test_an_empty_training_set_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,11 +13,13 @@ import torch
 from micro import micro_crkd
 from ranks import distilled, environment, free_port
 from torch import multiprocessing, nn
+from torch.distributed import HashStore
 
 from crkd_core.cli import UserError
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.radar_encoder import WeightedBatchNorm
-from crkd_core.training.processes import Processes, processes, synchronise_norms
+from crkd_core.training import processes as module
+from crkd_core.training.processes import Processes, number_of_start, processes, synchronise_norms
 
 
 @pytest.mark.timeout(300)
@@ -57,6 +63,34 @@ def test_what_torchrun_says_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     with pytest.raises(UserError, match="8 processes, 3 of them on this machine"):
         processes()
+
+
+def test_each_start_of_the_processes_has_a_number_of_its_own_whatever_the_one_before_left() -> None:
+    """Processes come in any order; of the second start only one came before all were killed; the fourth is smaller."""
+    store = HashStore()
+    draw = random.Random(3)
+
+    def come(rank: int, world_size: int) -> int:
+        time.sleep(draw.uniform(0, 0.1))
+        return number_of_start(store, Processes(rank=rank, world_size=world_size))
+
+    def start(world_size: int) -> set[int]:
+        with ThreadPoolExecutor(world_size) as pool:
+            return set(pool.map(come, range(world_size), [world_size] * world_size))
+
+    first = start(4)
+    store.set("place 2", str(store.add("drawn", 1)))
+    third, fourth, fifth = start(4), start(3), start(4)
+    assert [len(found) for found in (first, third, fourth, fifth)] == [1, 1, 1, 1]
+    assert len(first | third | fourth | fifth) == 4
+
+
+def test_a_process_does_not_take_the_dead_for_the_living(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", timedelta(seconds=0.2))
+    store = HashStore()
+    store.set("place 1", str(store.add("drawn", 1)))
+    with pytest.raises(UserError, match=r"process 0 of 2 has waited .* for the others"):
+        number_of_start(store, Processes(rank=0, world_size=2))
 
 
 def test_every_norm_of_a_student_can_be_synchronised() -> None:
