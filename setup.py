@@ -14,6 +14,7 @@ SHARED = (
     "config/**/*.*",
     "launch/*.py",
     "training/*.py",
+    "training/slurm/*.sbatch",
     "weights/**/*.*",
     "interfaces/*/msg/*.msg",
 )

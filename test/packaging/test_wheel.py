@@ -54,7 +54,14 @@ def test_every_module_is_packed(wheel: zipfile.ZipFile) -> None:
 
 def test_share_folder_holds_what_lies_beside_the_packages(wheel: zipfile.ZipFile) -> None:
     expected = {"package.xml"}
-    for pattern in ("config/**/*.*", "launch/*.py", "training/*.py", "weights/**/*.*", "interfaces/*/msg/*.msg"):
+    for pattern in (
+        "config/**/*.*",
+        "launch/*.py",
+        "training/*.py",
+        "training/slurm/*.sbatch",
+        "weights/**/*.*",
+        "interfaces/*/msg/*.msg",
+    ):
         expected |= {path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern) if path.is_file()}
     assert shared(wheel) == expected
 
