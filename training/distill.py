@@ -31,12 +31,12 @@ def main() -> int:
     args = parser.parse_args()
     recipe = changed(load_recipe(args.recipe), args.set)
     teacher, _ = load_checkpoint(args.teacher)
-    distiller = Distiller(teacher, recipe)
-    if distiller.config.teacher_backbone == "released":
+    if recipe.distillation is not None and recipe.distillation.teacher_backbone == "released":
         if args.pretrained is None:
             raise UserError("distillation.teacher_backbone: 'released' needs --pretrained FILE, ImageNet weights")
-        assert teacher.camera is not None  # the distiller has checked it
-        load_pretrained(teacher.camera.backbone, args.pretrained)
+        if teacher.camera is not None:  # else the distiller refuses it
+            load_pretrained(teacher.camera.backbone, args.pretrained)
+    distiller = Distiller(teacher, recipe)
     start = None
     if args.student is not None:
         start = load_checkpoint(args.student)[0].state_dict()

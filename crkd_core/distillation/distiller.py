@@ -13,6 +13,7 @@ from crkd_core.distillation.radar import radar_loss
 from crkd_core.distillation.relation import RelationAdapters, relation_loss, resized_maps
 from crkd_core.distillation.response import response_loss
 from crkd_core.models.detector import FusionDetector, FusionOutput
+from crkd_core.models.folding import folded
 from crkd_core.types import NetworkInput
 
 RELEASED_BATCH = 2
@@ -25,7 +26,7 @@ class Distiller:
     Not an ``nn.Module``: the teacher is neither trained, averaged, saved nor distributed with the student.
 
     Attributes:
-        teacher: its parameters need no gradient.
+        teacher: a copy with folded batch norms, unless these are to use the batch; its parameters need no gradient.
         config: the losses.
     """
 
@@ -33,7 +34,7 @@ class Distiller:
         """Pair a teacher with a student.
 
         Args:
-            teacher: a trained detector; frozen here.
+            teacher: a trained detector.
             student: names the losses.
 
         Raises:
@@ -45,8 +46,16 @@ class Distiller:
             )
         self.config: DistillationConfig = student.distillation
         check_pair(student, teacher.recipe)
-        self.teacher = teacher.requires_grad_(requires_grad=False)
-        self.teacher.train(self.config.teacher_statistics == "released")
+        by_batch = self.config.teacher_statistics == "released"
+        self.teacher = (teacher if by_batch else folded(teacher)).requires_grad_(requires_grad=False)
+        self.teacher.train(by_batch)
+
+    @property
+    def teaches(self) -> bool:
+        """Whether any loss has a weight; without one there is no need to ask the teacher."""
+        features, response = self.config.features, self.config.response
+        maps = max(features.camera_weight, features.fused_weight, self.config.relation.weight)
+        return max(maps, self.config.radar.weight, response.heatmap_weight, response.box_weight) > 0
 
     def adapters(self) -> RelationAdapters | None:
         """Fresh adapters for the student's fused map, to be trained with it; None where RelD is off."""

@@ -38,7 +38,7 @@ def voxel_grid(config: LidarConfig, grid: BevGrid) -> VoxelGrid:
 
 
 class LidarEncoder(nn.Module):
-    """LiDAR points to a BEV map. Always runs in float32, also under autocast.
+    """LiDAR points to a BEV map. Always runs in float32 (on a GPU TF32, if torch allows it), also under autocast.
 
     Attributes:
         out_channels: channels of the map.
@@ -181,12 +181,15 @@ def import_spconv() -> Any:
     """
     try:
         import spconv.pytorch as spconv
+        from spconv import constants
         from spconv.pytorch import ops
     except ImportError as error:
         raise MissingSpconvError(
             f"a LiDAR teacher needs spconv, which cannot be imported ({error}); install one of pip install "
             "'crkd_ros[teacher]' (no GPU), 'crkd_ros[teacher-cu126]' or 'crkd_ros[teacher-cu120]' (GPU, Python <= 3.11)"
         ) from None
+    # As torch's own convolutions: without it they run on the slow cores of a GPU, backward above all.
+    constants.SPCONV_ALLOW_TF32 = torch.backends.cudnn.allow_tf32
     if not torch.cuda.is_available():
         # Its backward pass asks for the CUDA stream even where there is none.
         ops.get_current_stream = lambda: 0

@@ -201,10 +201,10 @@ def depth_raster(
         (M, 1, height, width) float32, m along the optical axis; 0 where no point falls.
     """
     (height, width), images = image_size, len(image_sample)
-    undo = torch.linalg.inv_ex(bev_augment[:, :3, :3]).inverse[point_sample]
-    bev = (undo @ (points[:, :3] - bev_augment[point_sample, :3, 3])[..., None])[..., 0]
     # An image looks at the points of its own sample only: all points of a batch would be the square of the work.
-    by_sample, filled = _padded(bev, point_sample, len(bev_augment))
+    augmented, filled = _padded(points[:, :3], point_sample, len(bev_augment))
+    undo = torch.linalg.inv_ex(bev_augment[:, :3, :3]).inverse
+    by_sample = (augmented - bev_augment[:, None, :3, 3]) @ undo.transpose(1, 2)
     R_bev_from_cam, center = T_bev_from_cam[:, :3, :3], T_bev_from_cam[:, None, :3, 3]
     pixel_from_bev = intrinsics @ torch.linalg.inv_ex(R_bev_from_cam).inverse
     projected = (by_sample[image_sample] - center) @ pixel_from_bev.transpose(1, 2)
@@ -214,9 +214,12 @@ def depth_raster(
     inside = ((uv >= 0) & (uv < uv.new_tensor([width, height]))).all(-1) & filled[image_sample]
     column, row = torch.where(inside[..., None], uv, 0.0).long().unbind(-1)
     image = torch.arange(images, device=points.device)[:, None]
-    index = torch.where(inside, (image * height + row) * width + column, images * height * width)
-    raster = points.new_full((images * height * width + 1,), torch.inf)
-    raster = raster.scatter_reduce(0, index.flatten(), depth.flatten(), "amin")[:-1]
+    # Points outside go to cells behind the raster, each to another: in a single one a GPU would queue them all.
+    pixels = images * height * width
+    outside = pixels + torch.arange(inside.shape[1], device=points.device)
+    index = torch.where(inside, (image * height + row) * width + column, outside)
+    raster = points.new_full((pixels + len(outside),), torch.inf)
+    raster = raster.scatter_reduce(0, index.flatten(), depth.flatten(), "amin")[:pixels]
     return torch.where(raster.isinf(), 0.0, raster).view(images, 1, height, width)
 
 

@@ -135,9 +135,7 @@ def grouped(
     n = len(key)
     position = torch.arange(n, device=key.device)
     ordered, order = torch.sort(key, stable=True)
-    is_first = torch.ones_like(inside)
-    is_first[1:] = ordered[1:] != ordered[:-1]
-    group_start = torch.cummax(torch.where(is_first, position, 0), 0).values if n else position
+    group_start = torch.searchsorted(ordered, ordered)  # of equal keys the first; a running maximum is slow on a GPU
     slot = torch.empty_like(position).scatter_(0, order, position - group_start)
     first_point = torch.empty_like(position).scatter_(0, order, order[group_start])
 

@@ -66,6 +66,24 @@ def test_each_loss_can_be_alone(kept: str):
     assert {name.partition("/")[0] for name in alone} == names
 
 
+def test_the_teacher_says_what_the_detector_in_eval_mode_says():
+    recipe = micro_crkd()
+    teacher, inputs = FusionDetector(TEACHER), batch(recipe).inputs
+    for norm in (module for module in teacher.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        norm.running_mean.normal_()  # fresh statistics would hide a norm that is left out
+        norm.running_var.uniform_(0.5, 2.0)
+    with torch.no_grad():
+        expected = teacher.eval()(inputs)
+    found = Distiller(teacher, recipe).taught(inputs)
+    torch.testing.assert_close(found.fused, expected.fused, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.tasks[0].heatmap, expected.tasks[0].heatmap, rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_to_teach_is_known():
+    assert not Distiller(FusionDetector(TEACHER), micro_crkd(OFF)).teaches
+    assert Distiller(FusionDetector(TEACHER), micro_crkd({**OFF, "radar": {}})).teaches
+
+
 @pytest.mark.parametrize(("statistics", "moves"), [("corrected", False), ("released", True)])
 def test_only_a_released_teacher_changes_while_it_teaches(statistics: str, moves: bool):
     recipe = micro_crkd({"teacher_statistics": statistics})
