@@ -133,7 +133,7 @@ class DetectionTraining(lightning.LightningModule):
         targets = center_targets(batch.boxes, batch.labels, self.recipe)
         detection = center_loss(output.tasks, targets, self.recipe.model.head)
         losses = {f"detection/{name}": loss for name, loss in detection.items()}
-        if self._distiller is not None:
+        if self._distiller is not None and self._distiller.teaches:
             taught = self._distiller.taught(batch.inputs)
             distilled = self._distiller.losses(output, taught, batch.boxes, self.adapters)
             losses |= {f"distillation/{name}": loss for name, loss in distilled.items()}

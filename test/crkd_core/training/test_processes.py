@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from micro import micro_crkd
+from micro import micro_crkd, micro_frame, micro_recipe
 from ranks import distilled, environment, free_port
 from torch import multiprocessing, nn
 from torch.distributed import HashStore
 
 from crkd_core.cli import UserError
+from crkd_core.data.dataset import TrainingSet
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.radar_encoder import WeightedBatchNorm
 from crkd_core.training import processes as module
+from crkd_core.training.loop import TrainingOptions, train
 from crkd_core.training.processes import Processes, number_of_start, processes, synchronise_norms
 
 
@@ -49,6 +51,13 @@ def assert_two_equal_one(tmp_path: Path, *, shared_statistics: bool) -> None:
         for name, gradient in a.items():
             error = float((b[name] - gradient).norm() / gradient.norm().clamp(min=1e-6))
             assert error < 1e-3, f"step {step}: {name}: {error}"
+
+
+def test_a_single_process_shares_its_statistics_with_nobody(tmp_path: Path) -> None:
+    recipe = micro_recipe(steps=1, sync_batch_norm=True)
+    samples = TrainingSet([micro_frame(0), micro_frame(1)], recipe)
+    model = train(recipe, samples, TrainingOptions(out=tmp_path, workers=0, progress=False))
+    assert not any(isinstance(norm, nn.SyncBatchNorm) for norm in model.modules())
 
 
 def test_what_torchrun_says_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
