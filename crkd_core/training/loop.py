@@ -47,6 +47,8 @@ EMA_EVERY = 10
 """Steps between two updates of the averaged weights."""
 RESUME_FILE = "last.ckpt"
 """Name of the resume state in the folder of a run."""
+SAMPLES = "samples_per_step"
+"""Name of an entry in it."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,23 @@ class DetectionTraining(lightning.LightningModule):
             self._report(losses, total)
         return total
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A resume state says how many samples its steps had."""
+        checkpoint[SAMPLES] = samples_per_step(self.recipe.train)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Steps go on with as many samples, or both the place in the data and the learning rate would be others.
+
+        Raises:
+            TrainingError: they would not.
+        """
+        before, now = checkpoint[SAMPLES], samples_per_step(self.recipe.train)
+        if before != now:
+            raise TrainingError(
+                f"resume: {before} samples a step before, now {now} (train.batch_size x train.accumulate x "
+                f"{processes().world_size} processes); keep their product"
+            )
+
     def on_train_end(self) -> None:
         """The last batch is looked at too."""
         self._watch.read()
@@ -192,8 +211,8 @@ def train(
         callbacks: who watches beside.
 
     Raises:
-        TrainingError: nothing to resume, or not the same in every process; no sample, starting weights that do not
-            fit, a loss that is not finite.
+        TrainingError: nothing to resume, or not the same in every process, or with other samples per step; no sample,
+            starting weights that do not fit, a loss that is not finite.
         PretrainedError: pretrained weights that do not fit.
     """
     if len(samples) == 0:

@@ -163,7 +163,13 @@ def _talk() -> dist.ProcessGroup:
 
 
 def synchronise_norms(module: nn.Module) -> None:
-    """Let every batch norm of a model take its statistics over all processes; on GPUs only."""
+    """Let every batch norm of a model take its statistics over all processes.
+
+    Raises:
+        UserError: several processes without GPUs.
+    """
+    if processes().world_size > 1 and not torch.cuda.is_available():
+        raise UserError("train.sync_batch_norm: processes without GPUs cannot share statistics; set it to false")
     for name, child in module.named_children():
         if isinstance(child, WeightedBatchNorm):
             child.synchronised = True

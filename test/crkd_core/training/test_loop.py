@@ -69,6 +69,16 @@ def test_processes_that_would_not_go_on_together_are_refused(tmp_path: Path, mon
         trained(tmp_path, resume=True)
 
 
+def test_steps_of_another_size_do_not_go_on(tmp_path: Path) -> None:
+    trained(tmp_path, stop_after=3)
+    recipe = micro_recipe(batch_size=1)
+    how = options(tmp_path, resume=True)
+    with pytest.raises(TrainingError, match=r"2 samples a step before, now 1 .* x 1 processes"):
+        train(recipe, TrainingSet(FRAMES, recipe), how)
+    same = micro_recipe(batch_size=1, accumulate=2, steps=4)
+    train(same, TrainingSet(FRAMES, same), how)
+
+
 def test_an_empty_training_set_is_refused(tmp_path: Path) -> None:
     recipe = micro_recipe()
     with pytest.raises(TrainingError, match="no sample"):

@@ -110,3 +110,11 @@ def test_every_norm_of_a_student_can_be_synchronised() -> None:
     assert all(isinstance(n, nn.SyncBatchNorm) or (isinstance(n, WeightedBatchNorm) and n.synchronised) for n in norms)
     assert len(norms) > 20
     assert list(model.state_dict()) == names
+
+
+def test_norms_of_several_processes_without_gpus_are_not_synchronised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name, value in environment(0, 2, 1).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"train\.sync_batch_norm: processes without GPUs"):
+        synchronise_norms(nn.Sequential(nn.BatchNorm2d(4)))
