@@ -121,7 +121,7 @@ class DetectionTraining(lightning.LightningModule):
         losses = self.losses(batch)
         total = torch.stack(list(losses.values())).sum()
         self._watch.check(losses, step=self.global_step, tokens=batch.tokens)
-        if self.global_step % self.options.log_every == 0:
+        if (self.global_step + 1) % self.options.log_every == 0:  # when Lightning writes what was logged
             self._report(losses, total)
         return total
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -42,10 +43,23 @@ def test_the_loss_falls_on_a_handful_of_frames(tmp_path: Path) -> None:
     recipe = micro_recipe(steps=60, learning_rate=3e-3)
     samples = TrainingSet(FRAMES[:2], recipe, augment=False)
     train(recipe, samples, options(tmp_path, log_every=1))
-    rows = (tmp_path / "log" / "version_0" / "metrics.csv").read_text().splitlines()
-    column = rows[0].split(",").index("loss")
-    losses = [float(row.split(",")[column]) for row in rows[1:]]
-    assert losses[-1] < 0.5 * losses[0]
+    losses = logged(tmp_path)
+    assert losses[59] < 0.5 * losses[0]
+
+
+def test_the_losses_of_some_steps_are_logged_as_those_of_these_steps(tmp_path: Path) -> None:
+    recipe = micro_recipe(steps=6)
+    for every in (1, 3):
+        train(recipe, TrainingSet(FRAMES, recipe), options(tmp_path / str(every), log_every=every))
+    each, some = logged(tmp_path / "1"), logged(tmp_path / "3")
+    assert (list(each), list(some)) == ([0, 1, 2, 3, 4, 5], [2, 5])
+    assert some == pytest.approx({step: each[step] for step in some}, rel=1e-5)
+
+
+def logged(out: Path) -> dict[int, float]:
+    """Step -> loss, of a run that was not interrupted."""
+    rows = csv.DictReader((out / "log" / "version_0" / "metrics.csv").open())
+    return {int(row["step"]): float(row["loss"]) for row in rows}
 
 
 def test_a_loss_that_is_not_finite_names_step_loss_and_samples(tmp_path: Path) -> None:
