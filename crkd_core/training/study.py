@@ -110,5 +110,6 @@ def name_of(arm: str, seed: int) -> str:
 
 
 def seeded(arms: tuple[Arm, ...], seeds: range) -> list[SeededArm]:
-    """All arms, in order of importance: an arm with every seed before the next arm."""
-    return [SeededArm(arm, seed) for arm in arms for seed in seeds]
+    """All arms, in order of importance: the rows of the table with every seed, then all others seed by seed."""
+    table = [SeededArm(arm, seed) for arm in arms if arm.part == "table" for seed in seeds]
+    return table + [SeededArm(arm, seed) for seed in seeds for arm in arms if arm.part != "table"]

@@ -77,6 +77,14 @@ def test_arms_need_the_checkpoints_of_their_own_seed():
     assert runs["teacher-seed1"].needs == ()
 
 
+def test_the_table_has_all_its_seeds_before_anything_else_has_a_second_one():
+    runs = seeded(ARMS, range(2))
+    table = [run.arm.part for run in runs].count("table")
+    assert [run.name for run in runs[:4]] == ["teacher-seed0", "teacher-seed1", "student-seed0", "student-seed1"]
+    assert all(run.arm.part == "table" for run in runs[:table])
+    assert [run.seed for run in runs[table:]] == sorted(run.seed for run in runs[table:])
+
+
 def ended(out: Path, arm: str, seed: int, ap: float | None) -> None:
     """What a run leaves behind; ``ap`` is that of every class, None: not scored."""
     folder = out / f"{arm}-seed{seed}"
