@@ -184,3 +184,9 @@ def test_options_that_cannot_be_are_refused_before_anything_is_made(
     with pytest.raises(UserError, match=message):
         script("train.py").main()
     assert not (tmp_path / "run").exists()
+
+
+def test_changes_of_a_recipe_add_up(call: Call, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    args = [recipe, "--synthscenes", "1", "--out", tmp_path / "run", "--dry-run"]
+    assert call(*args, "--set", "train.steps=5", "--set", "train.accumulate=3") == 0
+    assert "5 steps of 3" in capsys.readouterr().out
