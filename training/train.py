@@ -54,12 +54,7 @@ def options(description: str) -> ArgumentParser:
     parser.add_argument("recipe", help="name of a shipped recipe, or the path of a .yaml file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument(
-        "--set",
-        nargs="*",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="recipe changes, e.g. train.steps=100",
+        "--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="changes, e.g. train.steps=100"
     )
     data = parser.add_argument_group("training data (nuScenes format, or simulated)")
     data.add_argument("--dataroot", type=Path, help="data set in nuScenes format")
