@@ -40,6 +40,7 @@ from crkd_core.training.submission import read_submission
 
 SCRIPTS = Path(__file__).resolve().parent
 FRAMES, EVALUATION, EVALUATION_VERSION = "frames", "evaluation", "v1.0-mini"
+PARTIAL = ".partial"
 STUDY = "study.json"
 """What was called, in --out."""
 FIRST_TEST_SEED = EVALUATION_SEEDS[0] + 500
@@ -107,7 +108,7 @@ def main() -> int:
             print(f"{job.name}{' (done)' * job.done()}: {shlex.join(map(shown, job.command()))}")
         return 0
     args.out.mkdir(parents=True, exist_ok=True)
-    data = [shlex.join(map(shown, job.command())) for job in jobs if job.alone]
+    data = [shlex.join(map(shown, job.command())).replace(PARTIAL, "") for job in jobs if job.alone]
     (args.out / STUDY).write_text(json.dumps({"command": typed(), "data": data}, indent=1) + "\n")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the running arms are ended, too, and resume next time
     begin = time.monotonic()
@@ -150,7 +151,7 @@ def data_jobs(args: argparse.Namespace) -> list[Job]:
 
 def data_job(folder: Path, script: str, words: Sequence[object]) -> Job:
     """A script with an --out, whose folder appears when it has ended."""
-    partial = folder.with_name(folder.name + ".partial")
+    partial = folder.with_name(folder.name + PARTIAL)
 
     def command() -> list[str]:
         return [sys.executable, str(SCRIPTS / script), "--out", str(partial), *map(str, words)]
