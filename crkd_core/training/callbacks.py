@@ -83,7 +83,7 @@ class ResumeState(Callback):
         """Write it."""
         self._saved = trainer.global_step
         partial = self._path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
+        trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
             partial.replace(self._path)
 
