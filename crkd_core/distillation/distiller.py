@@ -12,6 +12,7 @@ from crkd_core.distillation.features import feature_loss, object_mask
 from crkd_core.distillation.radar import radar_loss
 from crkd_core.distillation.relation import RelationAdapters, relation_loss, resized_maps
 from crkd_core.distillation.response import response_loss
+from crkd_core.models.center_loss import joined_heatmaps
 from crkd_core.models.detector import FusionDetector, FusionOutput
 from crkd_core.models.folding import folded
 from crkd_core.types import NetworkInput
@@ -92,11 +93,12 @@ class Distiller:
         divisor = batch_divisor(config, len(boxes))
         if config.radar.weight > 0:
             assert student.radar_activation is not None
-            logits = [task.heatmap for task in teacher.tasks]
-            found["radar"] = radar_loss(student.radar_activation, logits, config.radar)
+            found["radar"] = radar_loss(student.radar_activation, joined_heatmaps(teacher.tasks), config.radar)
+        # MSFD compares in float32, and torch resizes in it on a GPU: converted once for all.
+        fused = student.fused.float(), teacher.fused.float()
         maps = {
             "camera_features": (config.features.camera_weight, student.camera_gated, teacher.camera_gated),
-            "fused_features": (config.features.fused_weight, student.fused, teacher.fused),
+            "fused_features": (config.features.fused_weight, *fused),
         }
         if any(weight > 0 for weight, _, _ in maps.values()):
             mask = object_mask(boxes, self.teacher.grid, config.features)
@@ -105,9 +107,8 @@ class Distiller:
                     found[name] = weight * feature_loss(s, t, mask, batch_divisor=divisor)
         if adapters is not None:
             scales = config.relation.scales
-            adapted = adapters(resized_maps(student.fused, scales))
-            resized = resized_maps(teacher.fused, scales)
-            found["relation"] = relation_loss(adapted, resized, config.relation, batch_divisor=divisor)
+            of_student, of_teacher = (resized_maps(one, scales) for one in fused)
+            found["relation"] = relation_loss(adapters(of_student), of_teacher, config.relation, batch_divisor=divisor)
         if config.response.heatmap_weight > 0 or config.response.box_weight > 0:
             response = response_loss(student.tasks, teacher.tasks, config.response)
             found |= {f"response/{name}": loss for name, loss in response.items()}

@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from crkd_core.config import FeatureDistillation
 from crkd_core.geometry.grid import BevGrid
+from crkd_core.models.center_targets import sample_of_each
 from crkd_core.models.normaliser import mean_count
+from crkd_core.ops.constants import constant
 
 
 def object_mask(boxes: Sequence[Tensor], grid: BevGrid, config: FeatureDistillation) -> Tensor:
@@ -26,10 +29,9 @@ def object_mask(boxes: Sequence[Tensor], grid: BevGrid, config: FeatureDistillat
         grid: of the maps.
         config: how boxes grow, and which of their cells count.
     """
-    counts = torch.tensor([len(sample) for sample in boxes])
     grown = grown_boxes(torch.cat(list(boxes)), config)
     rectangles = (released_rectangles if config.masks == "released" else rectangles_around)(grown, grid)
-    return covered_cells(rectangles, torch.repeat_interleave(torch.arange(len(boxes)), counts), len(boxes), grid)
+    return covered_cells(rectangles, sample_of_each(boxes), len(boxes), grid)
 
 
 def grown_boxes(boxes: Tensor, config: FeatureDistillation) -> Tensor:
@@ -40,10 +42,7 @@ def grown_boxes(boxes: Tensor, config: FeatureDistillation) -> Tensor:
     """
     sizes, speeds = boxes[:, 3:5], boxes[:, 7:9]
     if config.masks == "corrected":
-        cos, sin = boxes[:, 6].cos(), boxes[:, 6].sin()
-        vx, vy = boxes[:, 7], boxes[:, 8]
-        # The box's own axes in this encoding: width (cos r, -sin r), length (sin r, cos r).
-        speeds = torch.stack([vx * cos - vy * sin, vx * sin + vy * cos], dim=1)
+        speeds = (box_axes(boxes) * speeds[:, None]).sum(2)
     distance = torch.linalg.vector_norm(boxes[:, :2], dim=1, keepdim=True)
     steps = _steps(distance, config.ranges) + _steps(speeds.abs(), config.speeds)
     grown = sizes + (sizes * steps).clamp(*config.growth)
@@ -52,14 +51,17 @@ def grown_boxes(boxes: Tensor, config: FeatureDistillation) -> Tensor:
 
 def rectangles_around(boxes: Tensor, grid: BevGrid) -> Tensor:
     """(n, 4) int64: first row, first column, end row, end column of the cells that hold a box; ends excluded."""
-    cos, sin = boxes[:, 6].cos().abs(), boxes[:, 6].sin().abs()
-    half = boxes[:, 3:5] / 2
-    reach = torch.stack([half[:, 0] * cos + half[:, 1] * sin, half[:, 0] * sin + half[:, 1] * cos], dim=1)
-    lower, edge = boxes.new_tensor(grid.lower), boxes.new_tensor(grid.cell)
-    first = ((boxes[:, :2] - reach - lower) / edge).floor().long()
-    end = ((boxes[:, :2] + reach - lower) / edge).ceil().long()
-    shape = first.new_tensor(grid.shape)
-    return torch.cat([torch.minimum(first.clamp(min=0), shape), torch.minimum(end.clamp(min=0), shape)], dim=1)
+    reach = (box_axes(boxes).abs() * boxes[:, 3:5, None] / 2).sum(1)
+    lower, edge, shape = constant([grid.lower, grid.cell, grid.shape], boxes.device).unbind()
+    first = ((boxes[:, :2] - reach - lower) / edge).floor()
+    end = ((boxes[:, :2] + reach - lower) / edge).ceil()
+    return torch.minimum(torch.cat([first, end], dim=1).clamp(min=0), shape.repeat(2)).long()
+
+
+def box_axes(boxes: Tensor) -> Tensor:
+    """(n, 2, 2): unit vectors along the width and along the length, (cos r, -sin r) and (sin r, cos r)."""
+    cos, sin = boxes[:, 6].cos(), boxes[:, 6].sin()
+    return torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2, 2)
 
 
 def released_rectangles(boxes: Tensor, grid: BevGrid) -> Tensor:
@@ -92,19 +94,14 @@ def covered_cells(rectangles: Tensor, sample: Tensor, batch_size: int, grid: Bev
         batch_size: B.
         grid: of the maps.
     """
-    sample = sample.to(rectangles.device, non_blocking=True)
     first_row, first_column, end_row, end_column = rectangles.T
     # Four signed corners each (an empty one cancels); their double running sum counts the rectangles over a cell.
     nx, ny = grid.shape
+    row = torch.stack([first_row, first_row, end_row, end_row])
+    column = torch.stack([first_column, end_column, first_column, end_column])
+    sign = constant([1, -1, -1, 1], rectangles.device)[:, None].expand_as(row)
     edges = torch.zeros(batch_size, nx + 1, ny + 1, dtype=torch.int64, device=rectangles.device)
-    one = torch.ones_like(sample)
-    for row, column, sign in (
-        (first_row, first_column, 1),
-        (first_row, end_column, -1),
-        (end_row, first_column, -1),
-        (end_row, end_column, 1),
-    ):
-        edges.index_put_((sample, row, column), sign * one, accumulate=True)
+    edges.view(-1).index_add_(0, ((sample * (nx + 1) + row) * (ny + 1) + column).flatten(), sign.flatten())
     return edges.cumsum(1).cumsum(2)[:, :nx, :ny] > 0
 
 
@@ -119,10 +116,10 @@ def feature_loss(student: Tensor, teacher: Tensor, mask: Tensor, *, batch_diviso
         mask: (B, nx, ny) bool, see ``object_mask``.
         batch_divisor: see ``distiller.batch_divisor``.
     """
-    student, teacher = student.float(), teacher.float()
-    counted = (mask & (teacher != 0).any(dim=1)).float()
-    squared = 0.5 * (student - teacher).square().mean(dim=1)
-    return (squared * counted).sum() / mean_count(counted.sum(), least=1) / batch_divisor
+    counted = (mask & teacher.any(dim=1)).float()
+    squared = F.mse_loss(student.float(), teacher.float(), reduction="none").sum(dim=1)
+    factor = 0.5 / (student.shape[1] * batch_divisor)
+    return factor * (squared * counted).sum() / mean_count(counted.sum(), least=1)
 
 
 def _steps(values: Tensor, bounds: tuple[float, float]) -> Tensor:

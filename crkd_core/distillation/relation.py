@@ -48,19 +48,26 @@ def relation_loss(
         config: weight, and which affinity.
         batch_divisor: see ``distiller.batch_divisor``.
     """
-    affinity = inner_products if config.affinity == "released" else cosine_similarities
-    losses = [F.l1_loss(affinity(s).float(), affinity(t).float()) for s, t in zip(student, teacher, strict=True)]
-    return config.weight * torch.stack(losses).sum() / batch_divisor
+    normalised, dtype = config.affinity == "corrected", student[0].dtype
+    s, t = (affinities(maps, normalised=normalised, dtype=dtype) for maps in (student, teacher))
+    # Subtracted as one, for most scales are so small that a GPU takes longer to be asked than to subtract.
+    all_s, all_t = (torch.cat([one.flatten() for one in of_scales]).float() for of_scales in (s, t))
+    by_scale = (all_s - all_t).abs().split([one.numel() for one in s])
+    return config.weight * torch.stack([distances.mean() for distances in by_scale]).sum() / batch_divisor
 
 
-def cosine_similarities(features: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, hw, hw) in [-1, 1]; 0 for a cell without features."""
-    # Normalised in float32: the squares of a float16 map may not fit into float16.
-    flat = F.normalize(features.flatten(2).float(), dim=1).to(features.dtype)
-    return torch.bmm(flat.transpose(1, 2), flat)
+def affinities(maps: list[Tensor], *, normalised: bool, dtype: torch.dtype) -> list[Tensor]:
+    """Maps (B, C, s, s) of each scale -> (B, s * s, s * s), inner products of the features of each cell with each.
 
-
-def inner_products(features: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, hw, hw): F^T F of the flattened map, not normalised (quirk Q13)."""
-    flat = features.flatten(2)
-    return torch.bmm(flat.transpose(1, 2), flat)
+    Args:
+        maps: of each scale.
+        normalised: features have length 1 before, so that these are cosine similarities; 0 for a cell without features.
+            The released ones are of features as they are (quirk Q13).
+        dtype: of the features that are multiplied.
+    """
+    cells = torch.cat([one.flatten(2).transpose(1, 2) for one in maps], dim=1)
+    if normalised:
+        # In float32: the squares of float16 features may not fit into float16.
+        cells = F.normalize(cells.float(), dim=2)
+    by_scale = cells.to(dtype).split([one.shape[2] * one.shape[3] for one in maps], dim=1)
+    return [torch.bmm(one, one.transpose(1, 2)) for one in by_scale]

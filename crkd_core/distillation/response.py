@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crkd_core.config import ResponseDistillation
-from crkd_core.models.center_head import BOX_MAPS, TaskMaps
-from crkd_core.models.center_loss import clamped_score
+from crkd_core.models.center_head import TaskMaps
+from crkd_core.models.center_loss import clamped_score, joined_codes, joined_heatmaps, named_by_task, sum_by_task
+from crkd_core.models.center_targets import CODES
 from crkd_core.models.normaliser import greatest, mean_count
+from crkd_core.ops.constants import constant
 
 BOX_SCORE_STEP = 0.01
 BOX_FACTOR = 10.0
@@ -33,48 +35,49 @@ def response_loss(
         config: weights and thresholds.
 
     Returns:
-        ``heatmap/task0``, ``box/task0``, ... scalars, float32.
+        ``heatmap/task0``, ..., ``box/task0``, ... scalars, float32.
     """
-    losses = {}
     with torch.autocast(student[0].heatmap.device.type, enabled=False):
-        for i, (s, t, weight) in enumerate(zip(student, teacher, config.task_weights, strict=True)):
-            score = clamped_score(t.heatmap.float())
-            heatmap = heatmap_loss(s.heatmap.float(), score, center_score=config.center_score)
-            box = box_loss(_codes(s), _codes(t), score, box_score=config.box_score)
-            losses[f"heatmap/task{i}"] = weight * config.heatmap_weight * heatmap
-            losses[f"box/task{i}"] = weight * config.box_weight * box
-    return losses
+        score = clamped_score(joined_heatmaps(teacher))
+        weight = constant(config.task_weights, score.device)
+        heatmap = heatmap_losses(joined_heatmaps(student), score, center_score=config.center_score)
+        codes = joined_codes(student).float(), joined_codes(teacher).float()
+        box = box_losses(*codes, sum_by_task(score, dim=1), box_score=config.box_score)
+        return named_by_task(config.heatmap_weight * weight * heatmap, config.box_weight * weight * box)
 
 
-def heatmap_loss(logits: Tensor, score: Tensor, *, center_score: float) -> Tensor:
+def heatmap_losses(logits: Tensor, score: Tensor, *, center_score: float) -> Tensor:
     """H: sum of BCE(p, y) |p - y|^2 over the cells, by the number of cells with y above ``center_score`` (at least 1).
 
     Args:
-        logits: of the student, (B, C, nx, ny).
-        score: y of the teacher, (B, C, nx, ny).
+        logits: of the student, (B, 10, nx, ny).
+        score: y of the teacher, (B, 10, nx, ny).
         center_score: what normalises.
+
+    Returns:
+        (T,), of each task.
     """
     p = clamped_score(logits)
     loss = F.binary_cross_entropy(p, score, reduction="none") * (p - score).square()
-    return loss.sum() / mean_count((score > center_score).sum(), least=1)
+    centers = sum_by_task((score > center_score).sum((0, 2, 3)))
+    return sum_by_task(loss.sum((0, 2, 3))) / mean_count(centers, least=1)
 
 
-def box_loss(student: Tensor, teacher: Tensor, score: Tensor, *, box_score: float) -> Tensor:
+def box_losses(student: Tensor, teacher: Tensor, score: Tensor, *, box_score: float) -> Tensor:
     """S: smooth L1 between the box codes, weighted by the teacher's score, mean over the cells that count and codes.
 
     Args:
-        student: (B, 10, nx, ny).
-        teacher: (B, 10, nx, ny).
-        score: y of the teacher, (B, C, nx, ny).
-        box_score: cells whose scores add up to more count; lowered by hundredths until there is one.
+        student: (B, nx * ny, T, 10).
+        teacher: (B, nx * ny, T, 10).
+        score: y of the teacher, added up over the classes of each task, (B, T, nx, ny).
+        box_score: cells whose score is higher count; lowered by hundredths for each task until there is one.
+
+    Returns:
+        (T,), of each task.
     """
-    total = score.sum(dim=1, keepdim=True)
+    score = score.flatten(2).transpose(1, 2)
     # The largest of box_score, box_score - 0.01, ... that some cell exceeds; found without asking the device.
-    steps = ((box_score - greatest(total.max())) / BOX_SCORE_STEP).floor().clamp(min=-1) + 1
-    counted = (total > box_score - BOX_SCORE_STEP * steps).float()
-    distance = F.smooth_l1_loss(student, teacher, reduction="none") * BOX_FACTOR * total
-    return (distance * counted).sum() / (mean_count(counted.sum(), least=1) * student.shape[1])
-
-
-def _codes(maps: TaskMaps) -> Tensor:
-    return torch.cat([getattr(maps, name).float() for name, _ in BOX_MAPS], dim=1)
+    steps = ((box_score - greatest(score.amax((0, 1)))) / BOX_SCORE_STEP).floor().clamp(min=-1) + 1
+    counted = (score > box_score - BOX_SCORE_STEP * steps).float()
+    distance = F.smooth_l1_loss(student, teacher, reduction="none").sum(3) * (score * counted)
+    return BOX_FACTOR / CODES * distance.sum((0, 1)) / mean_count(counted.sum((0, 1)), least=1)

@@ -28,6 +28,9 @@ assert tuple(name for task in TASKS for name in task) == DETECTION_CLASSES
 TASK_FIRST_LABEL: tuple[int, ...] = tuple(DETECTION_CLASSES.index(task[0]) for task in TASKS)
 """Label of the first class of each task."""
 
+TASK_OF_LABEL: tuple[int, ...] = tuple(t for t, task in enumerate(TASKS) for _ in task)
+"""Position in ``TASKS`` of each of ``DETECTION_CLASSES``."""
+
 BOX_MAPS: tuple[tuple[str, int], ...] = (("reg", 2), ("height", 1), ("dim", 3), ("rot", 2), ("vel", 2))
 """Box maps and their channels, in the order of the ten box codes."""
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from crkd_core.config import HeadConfig
-from crkd_core.models.center_head import BOX_MAPS, TaskMaps
-from crkd_core.models.center_targets import CODES, TaskTargets
+from crkd_core.models.center_head import BOX_MAPS, TASK_OF_LABEL, TASKS, TaskMaps
+from crkd_core.models.center_targets import CODES, CenterTargets
 from crkd_core.models.normaliser import mean_count
+from crkd_core.ops.constants import constant
 
 BOX_WEIGHT = 0.25
 """Weight of the box loss."""
@@ -19,7 +20,7 @@ SCORE_CLAMP = 1e-4
 """Scores are kept this far from 0 and 1."""
 
 
-def center_loss(tasks: Sequence[TaskMaps], targets: Sequence[TaskTargets], head: HeadConfig) -> dict[str, Tensor]:
+def center_loss(tasks: Sequence[TaskMaps], targets: CenterTargets, head: HeadConfig) -> dict[str, Tensor]:
     """The losses of all tasks; their plain sum is the detection loss.
 
     Args:
@@ -28,46 +29,76 @@ def center_loss(tasks: Sequence[TaskMaps], targets: Sequence[TaskTargets], head:
         head: weight of the velocity codes.
 
     Returns:
-        ``heatmap/task0``, ``box/task0``, ... scalars, float32.
+        ``heatmap/task0``, ..., ``box/task0``, ... scalars, float32.
     """
-    losses = {}
-    device_type = tasks[0].heatmap.device.type
-    with torch.autocast(device_type, enabled=False):
-        for i, (maps, target) in enumerate(zip(tasks, targets, strict=True)):
-            losses[f"heatmap/task{i}"] = heatmap_loss(maps.heatmap.float(), target.heatmap)
-            losses[f"box/task{i}"] = box_loss(maps, target, head.velocity_code_weight)
-    return losses
+    with torch.autocast(tasks[0].heatmap.device.type, enabled=False):
+        heatmap = heatmap_losses(joined_heatmaps(tasks), targets.heatmap)
+        box = box_losses(joined_codes(tasks), targets, head.velocity_code_weight)
+    return named_by_task(heatmap, box)
 
 
-def heatmap_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Gaussian focal loss (alpha 2, gamma 4), summed, per centre in the batch of all processes.
+def heatmap_losses(logits: Tensor, target: Tensor) -> Tensor:
+    """Gaussian focal loss (alpha 2, gamma 4), summed, per centre in the batch of all processes; (T,) float32.
+
+    With w the score of the wrong answer, 1 - p at centres and p elsewhere, and y the target::
+
+        L = -log(1 - w) w^2 * (1 at centres, (1 - y)^4 elsewhere)
 
     Args:
-        logits: (B, C, nx, ny) float32.
-        target: (B, C, nx, ny) float32 in [0, 1]; 1 exactly at centres.
+        logits: (B, 10, nx, ny) float32.
+        target: (B, 10, nx, ny) float32 in [0, 1]; 1 exactly at centres.
     """
-    score = clamped_score(logits)
     center = target == 1
-    positive = -torch.log(score) * (1 - score) ** 2
-    negative = -torch.log(1 - score) * score**2 * (1 - target) ** 4
-    return torch.where(center, positive, negative).sum() / mean_count(center.sum(), least=1)
+    wrong = clamped_score(torch.where(center, -logits, logits))
+    weight = torch.where(center, 1.0, (1 - target) ** 4)
+    loss = torch.log1p(-wrong) * wrong**2 * weight
+    centers = sum_by_task(center.sum((0, 2, 3)))
+    return -sum_by_task(loss.sum((0, 2, 3))) / mean_count(centers, least=1)
 
 
-def box_loss(maps: TaskMaps, target: TaskTargets, velocity_weight: float) -> Tensor:
-    """Weighted L1 distance of the box codes, per box in the batch of all processes; NaN targets are left out."""
-    cells = target.cells[..., None]
-    predicted = torch.cat(
-        [
-            values.flatten(2).transpose(1, 2).gather(1, cells.expand(-1, -1, channels)).float()
-            for values, channels in ((getattr(maps, name), channels) for name, channels in BOX_MAPS)
-        ],
-        dim=-1,
-    )
+def box_losses(codes: Tensor, targets: CenterTargets, velocity_weight: float) -> Tensor:
+    """Weighted L1 distance of the box codes, per box in the batch of all processes; NaN targets are left out.
+
+    Args:
+        codes: (B, nx * ny, T, 10), see ``joined_codes``.
+        targets: see ``center_targets``.
+        velocity_weight: of the last two codes; the others have 1.
+
+    Returns:
+        (T,) float32.
+    """
+    cells = targets.cells.transpose(1, 2)[..., None].expand(-1, -1, -1, CODES)
+    predicted = codes.gather(1, cells).float().transpose(1, 2)
     weight = predicted.new_ones(CODES)
     weight[-2:] = velocity_weight
-    known = target.mask[..., None] & ~target.codes.isnan()
-    distance = torch.where(known, predicted - target.codes.nan_to_num(), 0.0).abs()
-    return BOX_WEIGHT * (distance * weight).sum() / mean_count(target.mask.sum(), plus=1e-4)
+    known = targets.mask[..., None] & ~targets.codes.isnan()
+    distance = torch.where(known, predicted - targets.codes, 0.0).abs()
+    boxes = targets.mask.sum((0, 2))
+    return BOX_WEIGHT * (distance * weight).sum((0, 2, 3)) / mean_count(boxes, plus=1e-4)
+
+
+def joined_heatmaps(tasks: Sequence[TaskMaps]) -> Tensor:
+    """(B, 10, nx, ny) float32: logits of all of ``DETECTION_CLASSES``."""
+    return torch.cat([maps.heatmap for maps in tasks], dim=1).float()
+
+
+def joined_codes(tasks: Sequence[TaskMaps]) -> Tensor:
+    """(B, nx * ny, T, 10), the type of the maps: the box codes of every task in every cell."""
+    joined = torch.cat([getattr(maps, name) for maps in tasks for name, _ in BOX_MAPS], dim=1)
+    return joined.flatten(2).transpose(1, 2).reshape(len(joined), -1, len(tasks), CODES)
+
+
+def sum_by_task(values: Tensor, dim: int = 0) -> Tensor:
+    """Sums over the classes of each task: ``dim`` has 10 entries before, T after."""
+    shape = list(values.shape)
+    shape[dim] = len(TASKS)
+    return values.new_zeros(shape).index_add(dim, constant(TASK_OF_LABEL, values.device), values)
+
+
+def named_by_task(heatmap: Tensor, box: Tensor) -> dict[str, Tensor]:
+    """Losses (T,) of the heat maps and of the boxes as ``heatmap/task0``, ..., ``box/task0``, ..."""
+    kinds = {"heatmap": heatmap, "box": box}
+    return {f"{kind}/task{t}": loss for kind, losses in kinds.items() for t, loss in enumerate(losses.unbind())}
 
 
 def clamped_score(logits: Tensor) -> Tensor:

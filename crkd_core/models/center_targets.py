@@ -10,7 +10,8 @@ from torch import Tensor
 
 from crkd_core.config import HeadConfig, Recipe
 from crkd_core.geometry.grid import BevGrid
-from crkd_core.models.center_head import TASK_FIRST_LABEL, TASKS
+from crkd_core.models.center_head import TASK_FIRST_LABEL, TASK_OF_LABEL, TASKS
+from crkd_core.ops.constants import constant
 from crkd_core.ops.gaussians import draw_gaussians
 from crkd_core.types import DETECTION_CLASSES
 
@@ -20,14 +21,7 @@ CODES = 10
 
 @dataclass(frozen=True)
 class TaskTargets:
-    """Targets of one task.
-
-    Attributes:
-        heatmap: (B, C, nx, ny) float32, a Gaussian around the cell of each box of each class; 1 in that cell.
-        codes: (B, S, 10) float32, see ``CODES``; slots of a sample's boxes class by class. NaN velocity: unknown.
-        cells: (B, S) int64, ``ix * ny + iy`` of each slot.
-        mask: (B, S) bool, slots that hold a box.
-    """
+    """Targets of one task, see ``CenterTargets``: heatmap (B, C, nx, ny), codes (B, S, 10), cells and mask (B, S)."""
 
     heatmap: Tensor
     codes: Tensor
@@ -35,15 +29,37 @@ class TaskTargets:
     mask: Tensor
 
 
-def center_targets(boxes: Sequence[Tensor], labels: Sequence[Tensor], recipe: Recipe) -> tuple[TaskTargets, ...]:
-    """Targets of every task for a recipe's grid and head, see ``draw_targets``."""
+@dataclass(frozen=True)
+class CenterTargets:
+    """Targets of all T tasks.
+
+    Attributes:
+        heatmap: (B, 10, nx, ny) float32, a Gaussian around the cell of each box of each class; 1 in that cell.
+        codes: (B, T, S, 10) float32, see ``CODES``; slots of a sample's boxes class by class. NaN velocity: unknown.
+        cells: (B, T, S) int64, ``ix * ny + iy`` of each slot.
+        mask: (B, T, S) bool, slots that hold a box.
+    """
+
+    heatmap: Tensor
+    codes: Tensor
+    cells: Tensor
+    mask: Tensor
+
+    def tasks(self) -> tuple[TaskTargets, ...]:
+        """Those of each task; views."""
+        return tuple(
+            TaskTargets(self.heatmap[:, first : first + len(task)], self.codes[:, t], self.cells[:, t], self.mask[:, t])
+            for t, (task, first) in enumerate(zip(TASKS, TASK_FIRST_LABEL, strict=True))
+        )
+
+
+def center_targets(boxes: Sequence[Tensor], labels: Sequence[Tensor], recipe: Recipe) -> CenterTargets:
+    """Targets for a recipe's grid and head, see ``draw_targets``."""
     return draw_targets(boxes, labels, BevGrid.from_config(recipe.bev), recipe.model.head)
 
 
 @torch.no_grad()
-def draw_targets(
-    boxes: Sequence[Tensor], labels: Sequence[Tensor], grid: BevGrid, head: HeadConfig
-) -> tuple[TaskTargets, ...]:
+def draw_targets(boxes: Sequence[Tensor], labels: Sequence[Tensor], grid: BevGrid, head: HeadConfig) -> CenterTargets:
     """Targets of every task.
 
     Boxes without width or length, or whose centre lies outside the grid, leave their slot empty; so do boxes
@@ -57,29 +73,29 @@ def draw_targets(
         grid: the cells of the maps.
         head: radius and slot limits.
     """
-    batch, device = len(boxes), boxes[0].device
-    counts = [len(b) for b in boxes]
-    sample = torch.repeat_interleave(torch.arange(batch), torch.tensor(counts)).to(device, non_blocking=True)
-    box, label = torch.cat(list(boxes)).float(), torch.cat(list(labels))
-    edge = box.new_tensor(grid.cell)
-    position = (box[:, :2] - box.new_tensor(grid.lower)) / edge
+    batch, classes = len(boxes), len(DETECTION_CLASSES)
+    sample, box, label = sample_of_each(boxes), torch.cat(list(boxes)).float(), torch.cat(list(labels))
+    lower, edge, shape = constant([grid.lower, grid.cell, grid.shape], box.device).unbind()
+    position = (box[:, :2] - lower) / edge
     cell = position.long()
-    inside = ((position > -1) & (cell < cell.new_tensor(grid.shape))).all(1)
-    valid = inside & (box[:, 3] > 0) & (box[:, 4] > 0) & (label >= 0)
+    inside = ((position > -1) & (cell < shape)).all(1)
+    valid = inside & (box[:, 3:5] > 0).all(1) & (label >= 0)
 
-    size = box[:, 3:5] / edge
-    radius = gaussian_radius(size[:, 1], size[:, 0], head.gaussian_overlap)
-    radius = radius.nan_to_num().long().clamp(min=head.min_radius)
-    classes = len(DETECTION_CLASSES)
+    width, length = (box[:, 3:5] / edge).unbind(1)
+    radius = gaussian_radius(length, width, head.gaussian_overlap).nan_to_num().long().clamp(min=head.min_radius)
     plane = torch.where(valid, sample * classes + label, -1)
-    heatmaps = draw_gaussians(plane, cell, radius, [batch * classes, *grid.shape]).view(batch, classes, *grid.shape)
+    heatmap = draw_gaussians(plane, cell, radius, [batch * classes, *grid.shape]).view(batch, classes, *grid.shape)
     code, flat_cell = _box_codes(box, position - cell), cell[:, 0] * grid.shape[1] + cell[:, 1]
-    shape = (batch, len(TASKS), head.max_boxes)
-    codes, cells, mask = _fill_slots(sample, label, code, flat_cell, valid, shape=shape)
-    return tuple(
-        TaskTargets(heatmaps[:, first : first + len(TASKS[t])], codes[:, t], cells[:, t], mask[:, t])
-        for t, first in enumerate(TASK_FIRST_LABEL)
-    )
+    slots = (batch, len(TASKS), head.max_boxes)
+    codes, cells, mask = _fill_slots(sample, label, code, flat_cell, valid, shape=slots)
+    return CenterTargets(heatmap, codes, cells, mask)
+
+
+def sample_of_each(boxes: Sequence[Tensor]) -> Tensor:
+    """(N,) int64 on the device of the boxes: the sample that each of all boxes belongs to."""
+    counts = torch.tensor([len(of_sample) for of_sample in boxes], device="cpu")
+    samples = torch.arange(len(boxes), device="cpu")
+    return torch.repeat_interleave(samples, counts).to(boxes[0].device, non_blocking=True)
 
 
 def gaussian_radius(length: Tensor, width: Tensor, overlap: float) -> Tensor:
@@ -87,14 +103,14 @@ def gaussian_radius(length: Tensor, width: Tensor, overlap: float) -> Tensor:
 
     As in the original, each case takes the root ``(b + sqrt) / 2`` whatever its leading coefficient.
     """
-    area, total = length * width, length + width
-    cases = (
-        (1.0, total, area * (1 - overlap) / (1 + overlap)),
-        (4.0, 2 * total, area * (1 - overlap)),
-        (4 * overlap, -2 * overlap * total, area * (overlap - 1)),
-    )
-    radii = [(b + torch.sqrt(b**2 - 4 * a * c)) / 2 for a, b, c in cases]
-    return torch.stack(radii).amin(0)
+    cases = [
+        (4.0, 16.0, 16 * overlap),  # 4 a
+        (1.0, 2.0, -2 * overlap),  # b, by length + width
+        ((1 - overlap) / (1 + overlap), 1 - overlap, overlap - 1),  # c, by area
+    ]
+    four_a, linear, last = constant(cases, length.device, length.dtype).unbind()
+    b, c = linear * (length + width)[:, None], last * (length * width)[:, None]
+    return ((b + torch.sqrt(b.square() - four_a * c)) / 2).amin(1)
 
 
 def _fill_slots(
@@ -107,17 +123,17 @@ def _fill_slots(
     shape: tuple[int, int, int],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The codes (B, T, S, 10), cells (B, T, S) and mask (B, T, S) of all slots; ``shape`` is (B, T, S)."""
-    batch, tasks, slots = shape
-    task_of_label = torch.tensor([t for t, task in enumerate(TASKS) for _ in task], device=label.device)
-    task = torch.where(label >= 0, task_of_label[label.clamp(min=0)], tasks)
+    (batch, tasks, slots), classes = shape, len(DETECTION_CLASSES)
+    # Ignored boxes form a class and a task of their own, behind all others.
+    label = torch.where(label >= 0, label, classes)
+    task = constant([*TASK_OF_LABEL, tasks], label.device)[label]
     # Boxes of a sample and task, class by class, in their order: stable sort, then count from the start of the group.
-    group = sample * (tasks + 1) + task
-    order = torch.sort(group * len(DETECTION_CLASSES) + label.clamp(min=0), stable=True).indices
-    ordered = group[order]
+    order = torch.sort(sample * (classes + 1) + label, stable=True).indices
+    ordered = (sample * (tasks + 1) + task)[order]
     start = torch.searchsorted(ordered, ordered)
     slot = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device) - start)
     dropped = batch * tasks * slots
-    index = torch.where(valid & (slot < slots) & (task < tasks), (sample * tasks + task) * slots + slot, dropped)
+    index = torch.where(valid & (slot < slots), (sample * tasks + task) * slots + slot, dropped)
 
     codes = code.new_zeros(dropped + 1, CODES).index_copy_(0, index, code)
     cells = flat_cell.new_zeros(dropped + 1).scatter_(0, index, flat_cell)

@@ -22,20 +22,20 @@ def mean_count(count: Tensor, *, least: float = 0.0, plus: float = 0.0) -> Tenso
     """max(sum over processes of ``count``, least) + plus, divided by the number of processes.
 
     Args:
-        count: of this process, a scalar of any type.
+        count: of this process, any shape and type; each number for itself.
         least: lower bound of the sum.
         plus: added to it.
     """
-    total = count.detach().float().clone()
-    processes = process_count()
+    mean, processes = count.to(torch.float32, copy=True), process_count()
     if processes > 1:
-        dist.all_reduce(total)
-    return (total.clamp(min=least) + plus) / processes
+        dist.all_reduce(mean)
+        mean /= processes
+    return mean.clamp(min=least / processes) + plus / processes
 
 
 @torch.no_grad()
 def greatest(value: Tensor) -> Tensor:
-    """The greatest ``value`` of any process."""
+    """The greatest ``value`` of any process, of each number in it."""
     value = value.detach().clone()
     if process_count() > 1:
         dist.all_reduce(value, op=dist.ReduceOp.MAX)

@@ -63,7 +63,7 @@ def encoded_and_decoded(sample: SampleTruth, recipe: Recipe, T_base_from_bev: Fl
     boxes = torch.from_numpy(truth.boxes.transformed(inverse(T_world_from_bev)).to_mmdet3d())
     grid = BevGrid.from_config(recipe.bev)
     targets = center_targets([boxes.float()], [torch.from_numpy(truth.labels)], recipe)
-    found = decode(tuple(_perfect_maps(task) for task in targets), grid, recipe.model.head)[0]
+    found = decode(tuple(_perfect_maps(task) for task in targets.tasks()), grid, recipe.model.head)[0]
     return Detections(
         boxes=Boxes3D.from_mmdet3d(found.boxes.numpy()).transformed(T_world_from_bev),
         scores=found.scores.numpy(),

@@ -18,9 +18,10 @@ from crkd_core.config import (
 from crkd_core.distillation.features import feature_loss, grown_boxes, object_mask, rectangles_around
 from crkd_core.distillation.radar import highest_score, radar_loss, released_objectness
 from crkd_core.distillation.relation import RelationAdapters, relation_loss, resized_maps
-from crkd_core.distillation.response import box_loss, response_loss
+from crkd_core.distillation.response import box_losses, response_loss
 from crkd_core.geometry.grid import BevGrid
 from crkd_core.models.center_head import TASKS, TaskMaps
+from crkd_core.models.center_loss import joined_heatmaps
 
 CORRECTED, RELEASED = FeatureDistillation(), FeatureDistillation(masks="released")
 GRID = BevGrid.from_config(BevConfig())
@@ -127,16 +128,16 @@ def test_only_the_released_relation_depends_on_the_size_of_the_features():
 
 
 def test_the_radar_learns_where_any_class_scores():
-    logits = [task.heatmap for task in maps(0)]
+    logits = joined_heatmaps(maps(0))
     expected = highest_score(logits)
-    torch.testing.assert_close(expected, torch.cat(logits, dim=1).sigmoid().amax(1, keepdim=True))
+    torch.testing.assert_close(expected, logits.sigmoid().amax(1, keepdim=True))
     assert radar_loss(expected, logits, RadarDistillation()) == 0
     assert radar_loss(expected + 0.25, logits, RadarDistillation(weight=2.0)) == pytest.approx(0.5)
 
 
 def test_the_released_objectness_of_one_sure_task_stays_far_below_one():
-    logits = [torch.full((1, len(task), 1, 1), -9.0) for task in TASKS]
-    logits[0] += 18.0
+    logits = torch.full((1, 10, 1, 1), -9.0)
+    logits[:, : len(TASKS[0])] += 18.0
     released = radar_loss(torch.zeros(1, 1, 1, 1), logits, RadarDistillation(weight=1.0, objectness="released"))
     corrected = radar_loss(torch.zeros(1, 1, 1, 1), logits, RadarDistillation(weight=1.0))
     assert released == pytest.approx(1 / 6, rel=1e-2)
@@ -156,8 +157,10 @@ def test_equal_box_answers_cost_nothing_and_weights_scale_a_task():
 
 
 def test_a_teacher_without_confident_cells_still_teaches_boxes():
-    score = torch.full((1, 1, 4, 4), 0.02)
-    score[0, 0, 1, 2] = 0.047
-    student, teacher = torch.zeros(1, 10, 4, 4), torch.full((1, 10, 4, 4), 2.0)
+    score = torch.full((1, 2, 4, 4), 0.02)
+    score[0, 0, 1, 2], score[0, 1, 3, 3] = 0.047, 0.3
+    student, teacher = torch.zeros(1, 16, 2, 10), torch.full((1, 16, 2, 10), 2.0)
+    unsure, sure = box_losses(student, teacher, score, box_score=0.1).tolist()
     # Threshold 0.04 is the first that a cell exceeds: smooth L1 of 2 is 1.5, times 10, times the score.
-    assert box_loss(student, teacher, score, box_score=0.1) == pytest.approx(1.5 * 10 * 0.047, rel=1e-5)
+    assert unsure == pytest.approx(1.5 * 10 * 0.047, rel=1e-5)
+    assert sure == pytest.approx(1.5 * 10 * 0.3, rel=1e-5)

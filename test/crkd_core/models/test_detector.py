@@ -180,7 +180,7 @@ def test_what_targets_say_is_what_decode_reads() -> None:
     boxes[0][:, :2] = torch.stack([torch.linspace(-13, 13, 10), torch.linspace(12, -6, 10)], dim=1)
     targets = center_targets(boxes, labels, recipe)
     output = model.eval()(random_input((1,), (5,)))
-    for maps, target in zip(output.tasks, targets, strict=True):
+    for maps, target in zip(output.tasks, targets.tasks(), strict=True):
         maps.heatmap.data = torch.where(target.heatmap == 1, 9.0, -9.0)
         codes = target.codes.split([2, 1, 3, 2, 2], dim=-1)
         for values, code in zip((maps.reg, maps.height, maps.dim, maps.rot, maps.vel), codes, strict=True):

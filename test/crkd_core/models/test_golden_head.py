@@ -33,7 +33,7 @@ def test_targets(load_golden: Load) -> None:
     g = load_golden("center_head_targets")
     boxes, labels = [g["in.boxes0"], g["in.boxes1"]], [g["in.labels0"], g["in.labels1"]]
     targets = draw_targets(boxes, labels, square_grid(54.0, 180), HeadConfig())
-    for t, target in enumerate(targets):
+    for t, target in enumerate(targets.tasks()):
         slots = g[f"out.task{t}.mask"].shape[1]
         mask = g[f"out.task{t}.mask"].bool()
         assert torch.equal(target.mask[:, :slots], mask)
