@@ -69,8 +69,7 @@ def box_losses(codes: Tensor, targets: CenterTargets, velocity_weight: float) ->
     """
     cells = targets.cells.transpose(1, 2)[..., None].expand(-1, -1, -1, CODES)
     predicted = codes.gather(1, cells).float().transpose(1, 2)
-    weight = predicted.new_ones(CODES)
-    weight[-2:] = velocity_weight
+    weight = constant([1.0] * (CODES - 2) + [velocity_weight] * 2, predicted.device)
     known = targets.mask[..., None] & ~targets.codes.isnan()
     distance = torch.where(known, predicted - targets.codes, 0.0).abs()
     boxes = targets.mask.sum((0, 2))
