@@ -25,7 +25,7 @@ from crkd_core.data.synthscenes.writer import write_nuscenes
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import load_checkpoint, save_checkpoint
 
-SMALL = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(FOLDER.parent)}
+SMALL = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{FOLDER.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
 HOW = ["--workers", "0", "--precision", "fp32", "--no-progress"]
 
 

@@ -108,7 +108,8 @@ def test_processes_share_the_detection_and_one_scores(call: Call, checkpoint: Pa
     assert call(checkpoint, *data, "--out", tmp_path / "one") == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", SCRIPT]
     command = [*launcher, checkpoint, *data, "--out", tmp_path / "two", "--pictures", "0", "--no-progress"]
-    small = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
+    path = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
+    small = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(list(map(str, command)), env=os.environ | small, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("2 of 2 samples") == 1

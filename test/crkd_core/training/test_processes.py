@@ -48,9 +48,11 @@ def assert_two_equal_one(tmp_path: Path, *, shared_statistics: bool) -> None:
     for step, (a, b) in enumerate(zip(one, two, strict=True)):
         assert a.keys() == b.keys()
         assert any(name.startswith("adapters") for name in a)
+        # Of a bias before a norm that uses the batch the gradient is zero, what one sees of it is rounding.
+        rounding = 1e-6 * max(float(gradient.norm()) for gradient in a.values())
         for name, gradient in a.items():
-            error = float((b[name] - gradient).norm() / gradient.norm().clamp(min=1e-6))
-            assert error < 1e-3, f"step {step}: {name}: {error}"
+            error, size = float((b[name] - gradient).norm()), float(gradient.norm())
+            assert error < 1e-3 * size + rounding, f"step {step}: {name}: {error} of {size}"
 
 
 def test_a_single_process_shares_its_statistics_with_nobody(tmp_path: Path) -> None:
