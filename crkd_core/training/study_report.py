@@ -48,7 +48,9 @@ def read_rows(out: Path) -> Rows:
     return rows
 
 
-def study_page(arms: Sequence[Arm], rows: Rows, *, command: str, data: Sequence[str], simulator: str) -> str:
+def study_page(
+    arms: Sequence[Arm], rows: Rows, *, command: str, data: Sequence[str], simulator: str, findings: str = ""
+) -> str:
     """The study as Markdown.
 
     Args:
@@ -57,6 +59,7 @@ def study_page(arms: Sequence[Arm], rows: Rows, *, command: str, data: Sequence[
         command: that ran the study.
         data: commands that simulated what was trained and scored on.
         simulator: hash of SynthScenes' configuration, where that is what was trained on.
+        findings: what people have found out about the figures, Markdown.
     """
     method = (
         f"Made by `{command}`. {_ran(arms, rows)} Every run starts from scratch: no ImageNet weights. What is scored "
@@ -64,6 +67,8 @@ def study_page(arms: Sequence[Arm], rows: Rows, *, command: str, data: Sequence[
         "seeds; differences are means over seeds of the difference to the row named, of the same seed."
     )
     parts = ["# CRKD's table", method, "![NDS of every arm](study.png)", _order(rows)]
+    if findings:
+        parts.append(f"## Findings\n\n{findings.strip()}")
     for part, title in _PARTS.items():
         parts.append(f"## {title}\n\n{_table([arm for arm in arms if arm.part == part], rows)}")
     parts += ["## What ran", _work(arms, rows, simulator), "## Commands", _commands(rows, data)]
