@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure a training step: samples a second, memory, and where the time goes.
 
-    training/pack_synthscenes.py --seeds 0:16 --image-width 1600 --radar-sweeps 6 --lidar-sweeps 9 --out frames
+    training/pack_synthscenes.py --seeds 0:16 --image-width 1600 --radar-sweeps 6 --lidar-sweeps 10 --out frames
     training/benchmark_training.py student_r50 --frames frames --workers 14
     training/benchmark_training.py crkd_r50 --teacher teacher_r50 --batch 4 --frames frames --workers 14
     torchrun --nproc-per-node 2 training/benchmark_training.py student_r50 --frames frames --workers 14
@@ -79,9 +79,9 @@ def main() -> int:
         recipe = changed(recipe, [f"train.batch_size={args.batch}"])
     if recipe.train.steps < WARM_UP + args.steps:
         raise UserError(f"train.steps: expected at least {WARM_UP + args.steps}, got {recipe.train.steps}")
-    frames = PackedFrames(args.frames)
     teacher = paired(args.teacher, recipe)
-    frames.check(recipe, lidar_sweeps=(recipe if teacher is None else teacher.recipe).lidar_sweeps)
+    frames = PackedFrames(args.frames, lidar_sweeps=(recipe if teacher is None else teacher.recipe).lidar_sweeps)
+    frames.check(recipe)
     samples = TrainingSet(
         frames, recipe, seed=args.seed, teacher=None if teacher is None else teacher.recipe.model.lidar
     )

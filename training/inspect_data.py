@@ -142,7 +142,9 @@ def nuscenes_samples(args: argparse.Namespace, recipe: Recipe) -> tuple[FrameSou
         raise UserError(f"{args.dataroot}/{args.version}: no sample has all its files; {index.report()}")
     print(f"{len(complete)} of {len(index.samples)} samples have the files of {recipe.name}")
     numbers = chosen(args, index, complete, channels)
-    frames = NuScenesFrames(index, complete, radar_sweeps=recipe.radar_sweeps, lidar_sweeps=max(1, recipe.lidar_sweeps))
+    frames = NuScenesFrames(
+        index, complete, radar_sweeps=recipe.radar_sweeps, lidar_sweeps=recipe.lidar_sweeps or range(1)
+    )
     return frames, numbers, [f"{complete[i].scene}, sample {i}, {complete[i].token}" for i in numbers]
 
 
@@ -190,7 +192,7 @@ def simulated_samples(args: argparse.Namespace, recipe: Recipe) -> tuple[FrameSo
         simulated_keys([args.synthscenes], frames_per_drive=args.count),
         image_width=args.image_width,
         radar_sweeps=recipe.radar_sweeps,
-        lidar_sweeps=max(1, recipe.lidar_sweeps),
+        lidar_sweeps=recipe.lidar_sweeps or range(1),
         jobs=1,
         progress=True,
     )

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Simulate key frames once, into a folder that any number of training runs on this machine read.
 
-training/pack_synthscenes.py --seeds 0:4000 --lidar-sweeps 2 --out frames
+training/pack_synthscenes.py --seeds 0:4000 --lidar-sweeps 4 --lidar-step 3 --out frames
 training/train.py teacher_study --frames frames --out runs/teacher
 """
 
@@ -29,6 +29,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--image-width", type=int, default=448, help="pixels; 0: no images (default: %(default)s)")
     parser.add_argument("--radar-sweeps", type=int, default=6, help="scans per radar (default: %(default)s)")
     parser.add_argument("--lidar-sweeps", type=int, default=0, help="revolutions of the LiDAR (default: %(default)s)")
+    parser.add_argument(
+        "--lidar-step", type=int, default=1, help="every so-many-th, back from the key frame (default: %(default)s)"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     return parser.parse_args()
@@ -37,18 +40,19 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Write the folder and say how large it is."""
     args = arguments()
-    least = {"frames_per_drive": 1, "image_width": 0, "radar_sweeps": 0, "lidar_sweeps": 0, "jobs": 1}
+    least = {"frames_per_drive": 1, "image_width": 0, "radar_sweeps": 0, "lidar_sweeps": 0, "lidar_step": 1, "jobs": 1}
     for name, bound in least.items():
         if getattr(args, name) < bound:
             raise UserError(f"--{name.replace('_', '-')}: expected {bound} or more, got {getattr(args, name)}")
     keys = simulated_keys(parse_seeds(args.seeds), frames_per_drive=args.frames_per_drive)
+    lidar_sweeps = range(0, args.lidar_sweeps * args.lidar_step, args.lidar_step)
     begin = time.perf_counter()
     pack_simulated(
         args.out,
         keys,
         image_width=args.image_width,
         radar_sweeps=args.radar_sweeps,
-        lidar_sweeps=args.lidar_sweeps,
+        lidar_sweeps=lidar_sweeps,
         jobs=args.jobs,
         progress=not args.no_progress,
     )

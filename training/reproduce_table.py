@@ -140,7 +140,8 @@ def data_jobs(args: argparse.Namespace) -> list[Job]:
     lidar_sweeps = load_recipe(recipe_name(args, "teacher")).lidar_sweeps
     radar_sweeps = load_recipe(recipe_name(args, "student")).radar_sweeps
     train = ["--seeds", f"0:{args.drives}", "--frames-per-drive", args.frames_per_drive, "--no-progress"]
-    train += ["--radar-sweeps", radar_sweeps, "--lidar-sweeps", lidar_sweeps, "--image-width", args.image_width]
+    train += ["--radar-sweeps", radar_sweeps, "--image-width", args.image_width]
+    train += ["--lidar-sweeps", len(lidar_sweeps), "--lidar-step", lidar_sweeps.step]
     test = ["--seeds", f"{first}:{last}", "--duration", 5, "--lidar-sweeps", "--version", EVALUATION_VERSION]
     test += ["--image-width", args.image_width]
     return [

@@ -255,9 +255,9 @@ def training_frames(args: argparse.Namespace, recipe: Recipe, teacher: Recipe | 
             smaller_images=args.image_cache,
         )
     if args.frames:
-        packed = PackedFrames(args.frames)
+        packed = PackedFrames(args.frames, lidar_sweeps=(teacher or recipe).lidar_sweeps)
         check_training_seeds(packed.contents.seeds)
-        packed.check(recipe, lidar_sweeps=(teacher or recipe).lidar_sweeps)
+        packed.check(recipe)
         return packed
     seeds = range(args.synthscenes)
     check_training_seeds(seeds)

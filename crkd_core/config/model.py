@@ -49,7 +49,10 @@ class LidarConfig(Section, frozen=True, kw_only=True):
     """LiDAR branch of a teacher: voxels, mean of their points, sparse convolutions (needs spconv)."""
 
     sweeps: Annotated[int, msgspec.Meta(ge=0)] = 9
-    """Earlier sweeps added to the key frame: the newest ones."""
+    """Earlier sweeps added to the key frame."""
+    sweep_step: Count = 1
+    """Every so-many-th sweep before the key frame is one of them; 1: the newest ones. Sweeps further apart show the
+    same motion with fewer points."""
     random_sweeps: bool = False
     """In training, a random choice among one sweep more than ``sweeps`` (the released code: 9 of 10, also at test time,
     quirk Q15; here a test is always deterministic)."""
@@ -62,6 +65,13 @@ class LidarConfig(Section, frozen=True, kw_only=True):
     """Channels of the four stages."""
     out_channels: Count = 128
     """Channels of each of the layers along z that remain in the end; the map has as many times that."""
+
+    def __post_init__(self) -> None:
+        if self.random_sweeps and self.sweep_step > 1:
+            raise ValueError(
+                f"sweep_step: {self.sweep_step} chooses the sweeps that random_sweeps would draw; set it to 1, or "
+                "random_sweeps: false"
+            )
 
 
 class FuserConfig(Section, frozen=True, kw_only=True):

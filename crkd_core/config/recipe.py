@@ -36,6 +36,11 @@ class Recipe(Section, frozen=True, kw_only=True):
             )
         if self.model.lidar is not None:
             self._check_voxels(self.model.lidar.voxel)
+            if paste is not None and self.model.lidar.sweep_step > 1:
+                raise ValueError(
+                    "samples.paste: objects are cut out of consecutive sweeps, but model.lidar.sweep_step is "
+                    f"{self.model.lidar.sweep_step}; set paste: null, or sweep_step: 1"
+                )
 
     def _check_distillation(self) -> None:
         if self.distillation is None:
@@ -80,7 +85,9 @@ class Recipe(Section, frozen=True, kw_only=True):
         return 0 if self.model.radar is None else self.model.radar.sweeps
 
     @property
-    def lidar_sweeps(self) -> int:
-        """Sweeps of the LiDAR that a frame should hold, the key frame among them; 0 without a LiDAR branch."""
+    def lidar_sweeps(self) -> range:
+        """Sweeps of the LiDAR that a frame should hold, counted back from the key frame, 0; none without a branch."""
         lidar = self.model.lidar
-        return 0 if lidar is None else 1 + lidar.sweeps + lidar.random_sweeps
+        if lidar is None:
+            return range(0)
+        return range(0, 1 + (lidar.sweeps + lidar.random_sweeps) * lidar.sweep_step, lidar.sweep_step)

@@ -27,7 +27,7 @@ def annotated_frame(
     *,
     channels: Collection[str] | None = None,
     radar_sweeps: int = 6,
-    lidar_sweeps: int = 0,
+    lidar_sweeps: range = range(0),
     images: ImageCache | None = None,
     absent: Counter[str] | None = None,
 ) -> AnnotatedFrame:
@@ -41,7 +41,8 @@ def annotated_frame(
         sample: one of its samples.
         channels: the sensors to read; None: all.
         radar_sweeps: records per radar, the key frame and those before it; at the start of a scene there are fewer.
-        lidar_sweeps: likewise for the LiDAR; 0: no LiDAR points are read.
+        lidar_sweeps: which records of the LiDAR, counted back from the key frame, which is 0: ``range(3)`` is the key
+            frame and the two before it, ``range(0, 10, 3)`` every third of ten; an empty one: no LiDAR is read.
         images: takes the camera images from there, smaller, and K with them.
         absent: adds up, per channel, the records whose file does not exist. They are left out.
 
@@ -67,8 +68,9 @@ def annotated_frame(
             records = _present(index.recent_records(sample, channel, radar_sweeps), absent)
             if records:
                 radars[channel] = [_radar(record) for record in records]
-        elif channel == REFERENCE_CHANNEL and lidar_sweeps > 0:
-            lidar = [_lidar(r) for r in _present(index.recent_records(sample, channel, lidar_sweeps), absent)]
+        elif channel == REFERENCE_CHANNEL and lidar_sweeps:
+            recent = index.recent_records(sample, channel, lidar_sweeps.stop)
+            lidar = [_lidar(record) for record in _present(recent[:: lidar_sweeps.step], absent)]
     frame = SensorFrame(
         cameras=cameras,
         radars=radars,
@@ -103,7 +105,7 @@ class NuScenesFrames:
         *,
         channels: Collection[str] | None = None,
         radar_sweeps: int = 6,
-        lidar_sweeps: int = 0,
+        lidar_sweeps: range = range(0),
         images: ImageCache | None = None,
     ) -> None:
         """Set what to read; the arguments are those of ``annotated_frame``."""

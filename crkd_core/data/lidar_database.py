@@ -260,7 +260,7 @@ def _index(root: Path, version: str, index_file: Path) -> NuScenesIndex:
 
 def _cut_out(index: NuScenesIndex, sample: Sample, sweeps: int) -> tuple[NDArray[np.void], NDArray[np.void]]:
     """(``POINT_DTYPE``, ``OBJECT_DTYPE``) of one sample's objects that have any point."""
-    annotated = annotated_frame(index, sample, channels=(REFERENCE_CHANNEL,), lidar_sweeps=1 + sweeps)
+    annotated = annotated_frame(index, sample, channels=(REFERENCE_CHANNEL,), lidar_sweeps=range(1 + sweeps))
     points = lidar_points(annotated.frame, sweeps=sweeps)
     boxes = annotated.boxes.transformed(inverse(annotated.frame.T_base_from_bev))
     inside = points_in_boxes(points[:, :3], boxes)

@@ -53,7 +53,7 @@ class PackedContents(msgspec.Struct, frozen=True, kw_only=True):
         frames_per_drive: key frames of each.
         image_width: pixels; 0: no images.
         radar_sweeps: scans per radar.
-        lidar_sweeps: revolutions of the LiDAR.
+        lidar_sweeps: which revolutions of the LiDAR, counted back from the key frame, which is 0.
         offsets: N + 1 places in ``frames.bin``, bytes.
         labels: for each frame the classes of its objects that have LiDAR or radar returns.
     """
@@ -63,7 +63,7 @@ class PackedContents(msgspec.Struct, frozen=True, kw_only=True):
     frames_per_drive: int
     image_width: int
     radar_sweeps: int
-    lidar_sweeps: int
+    lidar_sweeps: list[int]
     offsets: list[int]
     labels: list[list[int]]
 
@@ -75,11 +75,15 @@ class PackedFrames:
         contents: what is in it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, lidar_sweeps: range | None = None) -> None:
         """Open a folder.
 
+        Args:
+            folder: of ``pack_simulated``.
+            lidar_sweeps: the revolutions of the LiDAR that frames shall have, of those in the folder; None: all.
+
         Raises:
-            DataError: it is none, or its file is shorter than it should be.
+            DataError: it is none, its file is shorter than it should be, or a revolution is not in it.
         """
         self._file = folder / "frames.bin"
         try:
@@ -93,10 +97,18 @@ class PackedFrames:
             self.contents = msgspec.json.decode(content, type=PackedContents)
         except msgspec.MsgspecError as error:
             raise DataError(
-                f"{folder / 'frames.json'}: not a list of packed frames ({error}); pack them again"
+                f"{folder / 'frames.json'}: not a list of packed frames, or one of another version ({error}); pack "
+                "them again"
             ) from None
         if size != self.contents.offsets[-1]:
             raise DataError(f"{self._file}: expected {self.contents.offsets[-1]} bytes, found {size}; pack them again")
+        held = self.contents.lidar_sweeps
+        if lidar_sweeps is not None and not set(lidar_sweeps) <= set(held):
+            raise DataError(
+                f"{folder}: lidar_sweeps: expected {list(lidar_sweeps)} (0: the key frame), found {held}; "
+                f"pack them again with --lidar-sweeps {len(lidar_sweeps)} --lidar-step {lidar_sweeps.step}"
+            )
+        self._lidar = [held.index(sweep) for sweep in (held if lidar_sweeps is None else lidar_sweeps)]
 
     def __len__(self) -> int:
         return len(self.contents.labels)
@@ -105,24 +117,20 @@ class PackedFrames:
         start, end = self.contents.offsets[index : index + 2]
         with self._file.open("rb", buffering=0) as file:
             file.seek(start)
-            return unpacked(file.read(end - start))
+            return unpacked(file.read(end - start), lidar=self._lidar)
 
     def labels(self) -> list[NDArray[np.int64]]:
         """For each frame, the classes of its objects that have LiDAR or radar returns."""
         return [np.array(labels, dtype=np.int64) for labels in self.contents.labels]
 
-    def check(self, recipe: Recipe, *, lidar_sweeps: int) -> None:
-        """Make sure that the frames hold what a run reads.
-
-        Args:
-            recipe: cameras and radars.
-            lidar_sweeps: of it, or of the teacher beside it.
+    def check(self, recipe: Recipe) -> None:
+        """Make sure that the frames hold the images and radar scans that a recipe reads.
 
         Raises:
             DataError: they do not.
         """
         wanted = {"image_width": int(recipe.model.camera is not None), "radar_sweeps": recipe.radar_sweeps}
-        for name, least in {**wanted, "lidar_sweeps": lidar_sweeps}.items():
+        for name, least in wanted.items():
             found = getattr(self.contents, name)
             if found < least:
                 raise DataError(f"{self._file.parent}: {name}: recipe '{recipe.name}' needs {least}, found {found}")
@@ -134,7 +142,7 @@ def pack_simulated(
     *,
     image_width: int,
     radar_sweeps: int,
-    lidar_sweeps: int,
+    lidar_sweeps: range,
     jobs: int,
     progress: bool = False,
 ) -> None:
@@ -145,7 +153,7 @@ def pack_simulated(
         keys: see ``simulated.simulated_keys``.
         image_width: pixels of the images; 0: none.
         radar_sweeps: scans per radar.
-        lidar_sweeps: revolutions of the LiDAR; 0: none.
+        lidar_sweeps: which revolutions of the LiDAR, see ``frames.annotated_frame``.
         jobs: processes.
         progress: show a progress bar.
 
@@ -175,7 +183,7 @@ def pack_simulated(
         frames_per_drive=max((key.of for key in keys), default=0),
         image_width=image_width,
         radar_sweeps=radar_sweeps,
-        lidar_sweeps=lidar_sweeps,
+        lidar_sweeps=list(lidar_sweeps),
         offsets=offsets,
         labels=labels,
     )
@@ -192,15 +200,22 @@ def packed(frame: AnnotatedFrame) -> bytes:
     return _ENCODER.encode(frame)
 
 
-def unpacked(record: bytes) -> AnnotatedFrame:
-    """The frame of a record; its arrays cannot be written to."""
+def unpacked(record: bytes, *, lidar: Sequence[int] | None = None) -> AnnotatedFrame:
+    """The frame of a record; its arrays cannot be written to.
+
+    Args:
+        record: of ``packed``.
+        lidar: which of its LiDAR sweeps, by position; the points of the others are not converted. None: all.
+    """
     values: dict[str, Any] = _DECODER.decode(record)
     frame = values.pop("frame")
+    stored = frame.pop("lidar")
+    chosen = range(len(stored)) if lidar is None else lidar
     return AnnotatedFrame(
         frame=SensorFrame(
             cameras={name: CameraImage(**camera) for name, camera in frame.pop("cameras").items()},
             radars={name: [RadarSweep(**sweep) for sweep in sweeps] for name, sweeps in frame.pop("radars").items()},
-            lidar=tuple(LidarSweep(**sweep) for sweep in frame.pop("lidar")),
+            lidar=tuple(_lidar(**stored[i]) for i in chosen),
             **frame,
         ),
         boxes=Boxes3D(**values.pop("boxes")),
@@ -208,7 +223,7 @@ def unpacked(record: bytes) -> AnnotatedFrame:
     )
 
 
-def _simulated(key: FrameKey, *, image_width: int, radar_sweeps: int, lidar_sweeps: int) -> tuple[bytes, list[int]]:
+def _simulated(key: FrameKey, *, image_width: int, radar_sweeps: int, lidar_sweeps: range) -> tuple[bytes, list[int]]:
     frame = simulated_frame(
         key,
         image_width=image_width or SynthConfig().image_width,
@@ -230,8 +245,11 @@ def _as_extension(value: Any) -> Any:
 def _from_extension(code: int, data: memoryview) -> Any:
     axes = int(np.frombuffer(data, "<i4", 1)[0])
     shape = np.frombuffer(data, "<i4", axes, offset=4)
-    array: NDArray[Any] = np.frombuffer(data, _DTYPES[code], offset=4 + 4 * axes).reshape(shape)
-    return _large(array) if array.dtype == _PACKED_LIDAR else array
+    return np.frombuffer(data, _DTYPES[code], offset=4 + 4 * axes).reshape(shape)
+
+
+def _lidar(points: NDArray[np.void], **values: Any) -> LidarSweep:
+    return LidarSweep(points=_large(points), **values)
 
 
 def _small(points: NDArray[np.void]) -> NDArray[np.void]:

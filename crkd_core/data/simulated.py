@@ -42,7 +42,7 @@ def simulated_keys(seeds: Iterable[int], *, frames_per_drive: int) -> list[Frame
 
 
 def simulated_frame(
-    key: FrameKey, *, image_width: int, radar_sweeps: int, lidar_sweeps: int = 0, cameras: bool = True
+    key: FrameKey, *, image_width: int, radar_sweeps: int, lidar_sweeps: range = range(0), cameras: bool = True
 ) -> AnnotatedFrame:
     """Simulate one key frame; its images are JPEG-encoded, as a camera driver delivers them.
 
@@ -52,7 +52,7 @@ def simulated_frame(
         key: which one.
         image_width: pixels of the simulated images.
         radar_sweeps: scans per radar; 0: no radar.
-        lidar_sweeps: revolutions of the LiDAR; 0: none.
+        lidar_sweeps: which revolutions of the LiDAR, see ``frames.annotated_frame``; the others are not simulated.
         cameras: whether to render images, most of the work.
     """
     drive = _drive(key.seed, key.of)
@@ -64,13 +64,13 @@ def simulated_frame(
         image_width=image_width,
         sweeps=max(1, radar_sweeps),
         with_cameras=cameras,
-        with_lidar=lidar_sweeps > 0,
+        with_lidar=bool(lidar_sweeps),
     )
     kept = replace(
         sample.frame,
         cameras={name: _encoded(camera) for name, camera in sample.frame.cameras.items()},
         radars=sample.frame.radars if radar_sweeps else {},
-        lidar=sample.frame.lidar + _earlier(drive, stamp, lidar_sweeps - 1),
+        lidar=sample.frame.lidar + _earlier(drive, stamp, lidar_sweeps[1:]),
     )
     return replace(sample, frame=kept)
 
@@ -80,7 +80,7 @@ def prerendered(
     *,
     image_width: int,
     radar_sweeps: int,
-    lidar_sweeps: int = 0,
+    lidar_sweeps: range = range(0),
     cameras: bool = True,
     jobs: int,
     progress: bool = False,
@@ -107,10 +107,10 @@ def _drive(seed: int, frames: int) -> Drive:
     return make_drive(seed, SynthConfig(), duration_s=2.0 + FRAME_SPACING_S * frames)
 
 
-def _earlier(drive: Drive, stamp: int, count: int) -> tuple[LidarSweep, ...]:
-    """The ``count`` revolutions of the LiDAR before the one that ends at ``stamp``, newest first."""
+def _earlier(drive: Drive, stamp: int, sweeps: range) -> tuple[LidarSweep, ...]:
+    """Revolutions of the LiDAR, counted back from the one that ends at ``stamp``."""
     period = 1_000_000_000 // drive.config.lidar_hz
-    return tuple(lidar_sweep(drive, stamp - k * period) for k in range(1, count + 1))
+    return tuple(lidar_sweep(drive, stamp - k * period) for k in sweeps)
 
 
 def _encoded(camera: CameraImage) -> CameraImage:

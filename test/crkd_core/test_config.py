@@ -103,6 +103,7 @@ def test_mistake_is_told_with_place_found_and_allowed(path: str, value: Any, mes
         ({"lidar": {}}, "model: expected radar or lidar, got both; set one of them to null"),
         ({"radar": None, "lidar": {"voxel": [0.1, 0.1, 0.2]}}, "model.lidar.voxel: .* an eighth of bev.cell"),
         ({"radar": None, "lidar": {"voxel": [0.075, 0.075, 0.4]}}, "model.lidar.voxel: .* at least 24 layers, got 0.4"),
+        ({"radar": None, "lidar": {"random_sweeps": True, "sweep_step": 2}}, "model.lidar: sweep_step: 2 chooses"),
         ({"radar": None, "lidar": {"swepes": 3}}, "model.lidar: .*unknown field `swepes`; allowed: sweeps"),
     ],
 )
@@ -122,8 +123,8 @@ def test_a_recipe_stored_before_there_were_teachers_still_loads():
 @pytest.mark.parametrize("backbone", ["r50", "swint"])
 def test_a_teacher_is_a_student_with_other_eyes(backbone: str):
     teacher, student = load_recipe(f"teacher_{backbone}"), load_recipe(f"student_{backbone}")
-    assert (teacher.radar_sweeps, teacher.lidar_sweeps) == (0, 10)
-    assert (student.radar_sweeps, student.lidar_sweeps) == (6, 0)
+    assert (teacher.radar_sweeps, teacher.lidar_sweeps) == (0, range(10))
+    assert (student.radar_sweeps, student.lidar_sweeps) == (6, range(0))
     assert teacher.model.decoder == student.model.decoder
     assert teacher.model.head.velocity_code_weight == 0.2
     assert teacher.train.batch_size == 4
@@ -145,7 +146,7 @@ def test_tiny_recipes_differ_in_their_sensors_only():
         assert one.model.fuser.channels == student.model.fuser.channels
     assert (camera.model.camera, camera.model.radar) == (student.model.camera, None)
     assert (radar.model.camera, radar.model.radar) == (None, student.model.radar)
-    assert (camera.radar_sweeps, radar.radar_sweeps, teacher.lidar_sweeps) == (0, 6, 3)
+    assert (camera.radar_sweeps, radar.radar_sweeps, teacher.lidar_sweeps) == (0, 6, range(0, 10, 3))
     assert [one.live_sweeps for one in (camera, radar, student)] == [1, 6, 6]
 
 
@@ -224,6 +225,15 @@ def test_full_size_recipes_draw_their_samples_as_the_original():
     paste = load_recipe("teacher_r50").samples.paste
     assert paste is not None
     assert (paste.stop_epoch, paste.min_points, paste.fill_up_to.construction_vehicle) == (15, 5, 7)
+
+
+def test_objects_of_consecutive_sweeps_are_not_pasted_among_others():
+    values = recipe_to_dict(load_recipe("teacher_r50"))
+    values["model"]["lidar"] |= {"sweeps": 3, "sweep_step": 3}
+    with pytest.raises(RecipeError, match=r"samples\.paste: .*consecutive sweeps, but model.lidar.sweep_step is 3"):
+        recipe_from_dict(values, source="test")
+    values["samples"]["paste"] = None
+    assert recipe_from_dict(values, source="test").lidar_sweeps == range(0, 10, 3)
 
 
 def test_objects_are_pasted_for_a_lidar_only_unless_one_insists():

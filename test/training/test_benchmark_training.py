@@ -24,7 +24,7 @@ Measure = Callable[..., dict[str, object]]
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed") / "frames"
     keys = simulated_keys(range(2), frames_per_drive=2)
-    pack_simulated(folder, keys, image_width=128, radar_sweeps=6, lidar_sweeps=3, jobs=1)
+    pack_simulated(folder, keys, image_width=128, radar_sweeps=6, lidar_sweeps=range(3), jobs=1)
     return folder
 
 

@@ -12,6 +12,7 @@ from scripts import script
 
 from crkd_core.cli import UserError
 from crkd_core.config import recipe_to_dict
+from crkd_core.data.packed import PackedFrames
 from crkd_core.data.synthscenes import SynthConfig
 from crkd_core.runtime.checkpoint import load_checkpoint
 
@@ -26,8 +27,10 @@ def test_a_run_reads_packed_frames_and_names_the_simulator(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     what = ["--frames-per-drive", "1", "--image-width", "96", "--jobs", "1"]
+    what += ["--lidar-sweeps", "2", "--lidar-step", "3"]
     assert main(monkeypatch, "pack_synthscenes.py", "--seeds", "0:2", *what, "--out", tmp_path / "frames") == 0
-    assert "2 key frames of 96 pixels, 6 radar and 0 LiDAR sweeps" in capsys.readouterr().out
+    assert "2 key frames of 96 pixels, 6 radar and 2 LiDAR sweeps" in capsys.readouterr().out
+    assert PackedFrames(tmp_path / "frames").contents.lidar_sweeps == [0, 3]
     recipe = tmp_path / "micro.yaml"
     recipe.write_text(yaml.safe_dump(recipe_to_dict(micro_recipe(steps=1, batch_size=2))))
     how = ["--frames", tmp_path / "frames", "--out", tmp_path / "run", "--workers", "0", "--precision", "fp32"]

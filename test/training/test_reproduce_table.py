@@ -82,6 +82,15 @@ def test_arms_run_with_what_they_need_go_on_where_they_were_and_are_scored(
     assert "\npython training/make_synthscenes.py " in page
 
 
+def test_drives_to_train_on_are_simulated_with_what_teacher_and_student_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    assert main(monkeypatch, "--out", tmp_path / "study", "--arms", "teacher", "--dry-run") == 0
+    frames = capsys.readouterr().out.splitlines()[0]
+    assert frames.startswith("frames: python training/pack_synthscenes.py ")
+    assert "--radar-sweeps 6 --image-width 448 --lidar-sweeps 4 --lidar-step 3" in frames
+
+
 def test_a_dry_run_lists_every_arm_of_a_data_set_with_the_full_recipes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -81,9 +81,11 @@ def test_radar_without_any_file_is_absent(tiny_set: Any):
 
 def test_lidar_is_read_when_asked_for(tiny_set: Any):
     assert frame_of(tiny_set, "scene-0001-1").frame.lidar == ()
-    sweeps = frame_of(tiny_set, "scene-0001-1", lidar_sweeps=2).frame.lidar
+    sweeps = frame_of(tiny_set, "scene-0001-1", lidar_sweeps=range(2)).frame.lidar
     assert [len(s.points) for s in sweeps] == [2, 2]
     assert sweeps[0].stamp - sweeps[1].stamp == 50_000_000
+    apart = frame_of(tiny_set, "scene-0001-1", lidar_sweeps=range(0, 10, 3)).frame.lidar
+    assert [(sweeps[0].stamp - sweep.stamp) // 1_000_000 for sweep in apart] == [0, 150, 300, 450]
 
 
 def test_truncated_radar_file_is_named(tiny_set: Any):
@@ -129,7 +131,7 @@ def test_lidar_returns_of_real_data_lie_in_the_boxes_as_counted(nuscenes_root: P
     """Boxes and LiDAR meet in base: for each box with many returns, their number is that of the annotation."""
     index = load_index(nuscenes_root, nuscenes_version)
     sample = index.complete_samples()[0]
-    annotated = annotated_frame(index, sample, lidar_sweeps=1)
+    annotated = annotated_frame(index, sample, lidar_sweeps=range(1))
     sweep = annotated.frame.lidar[0]
     xyz = np.stack([sweep.points[name] for name in ("x", "y", "z")], axis=1)
     points = apply(sweep.T_base_from_lidar, xyz)

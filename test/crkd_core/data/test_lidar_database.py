@@ -77,7 +77,7 @@ def test_points_of_earlier_sweeps_are_added_with_their_age(index: NuScenesIndex,
     at_key = tiny_set.files("LIDAR_TOP", key=True)[2].read_bytes()
     tiny_set.files("LIDAR_TOP", key=False)[-1].write_bytes(at_key)  # 50 ms before it, 0.5 m behind
     build_scene(index, index.scene(SCENE), folder, sweeps=2)
-    frame = annotated_frame(index, index.scene(SCENE).samples[2], lidar_sweeps=3)
+    frame = annotated_frame(index, index.scene(SCENE).samples[2], lidar_sweeps=range(3))
     expected = lidar_points(frame.frame, sweeps=2)
     boxes = frame.boxes.transformed(inverse(frame.frame.T_base_from_bev))
     inside = expected[points_in_boxes(expected[:, :3], boxes)[0]]

@@ -17,12 +17,13 @@ from crkd_core.data.simulated import simulated_frame, simulated_keys
 
 KEYS = simulated_keys([3], frames_per_drive=2)
 WIDTH = 96
+SWEEPS = range(0, 5, 2)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("packed") / "frames"
-    pack_simulated(path, KEYS, image_width=WIDTH, radar_sweeps=2, lidar_sweeps=2, jobs=1)
+    pack_simulated(path, KEYS, image_width=WIDTH, radar_sweeps=2, lidar_sweeps=SWEEPS, jobs=1)
     return path
 
 
@@ -31,7 +32,7 @@ def test_packed_frames_are_the_simulated_ones(folder: Path):
     assert isinstance(source, LabelledSource)
     assert len(source) == 2
     for i, key in enumerate(KEYS):
-        found, expected = source[i], simulated_frame(key, image_width=WIDTH, radar_sweeps=2, lidar_sweeps=2)
+        found, expected = source[i], simulated_frame(key, image_width=WIDTH, radar_sweeps=2, lidar_sweeps=SWEEPS)
         assert found.token == expected.token
         assert found.frame.manifest == expected.frame.manifest
         for name in ("centers", "sizes", "yaws", "velocities"):
@@ -74,11 +75,25 @@ def test_points_too_far_away_to_be_packed_are_refused():
 
 def test_what_a_recipe_reads_must_be_there(folder: Path):
     source = PackedFrames(folder)
-    source.check(micro_teacher(), lidar_sweeps=2)
+    source.check(micro_teacher())
     with pytest.raises(DataError, match="radar_sweeps: recipe 'micro' needs 6, found 2"):
-        source.check(micro_recipe(), lidar_sweeps=0)
-    with pytest.raises(DataError, match="lidar_sweeps: recipe 'micro_teacher' needs 3, found 2"):
-        source.check(micro_teacher(), lidar_sweeps=3)
+        source.check(micro_recipe())
+
+
+def test_a_run_gets_the_revolutions_that_it_reads(folder: Path):
+    whole = PackedFrames(folder)[1].frame.lidar
+    every_fourth = PackedFrames(folder, lidar_sweeps=range(0, 5, 4))[1].frame.lidar
+    assert [sweep.stamp for sweep in every_fourth] == [whole[0].stamp, whole[2].stamp]
+    assert whole[0].stamp - whole[2].stamp == 200_000_000
+    for found, expected in zip(every_fourth, (whole[0], whole[2]), strict=True):
+        np.testing.assert_array_equal(found.points, expected.points)
+    assert PackedFrames(folder, lidar_sweeps=range(0))[1].frame.lidar == ()
+
+
+@pytest.mark.parametrize(("missing", "options"), [(range(3), "3 --lidar-step 1"), (range(0, 7, 2), "4 --lidar-step 2")])
+def test_revolutions_that_are_not_there_are_refused(folder: Path, missing: range, options: str):
+    with pytest.raises(DataError, match=rf"found \[0, 2, 4\].*pack them again with --lidar-sweeps {options}$"):
+        PackedFrames(folder, lidar_sweeps=missing)
 
 
 def test_a_folder_that_is_none_or_damaged_is_refused(folder: Path, tmp_path: Path):
@@ -89,8 +104,10 @@ def test_a_folder_that_is_none_or_damaged_is_refused(folder: Path, tmp_path: Pat
     (tmp_path / "frames.bin").write_bytes(b"short")
     with pytest.raises(DataError, match=r"expected \d+ bytes, found 5"):
         PackedFrames(tmp_path)
-    (tmp_path / "frames.json").write_text("{}")
-    with pytest.raises(DataError, match="not a list of packed frames"):
-        PackedFrames(tmp_path)
+    counted = (folder / "frames.json").read_text().replace('"lidar_sweeps":[0,2,4]', '"lidar_sweeps":3')
+    for other in ("{}", counted):
+        (tmp_path / "frames.json").write_text(other)
+        with pytest.raises(DataError, match=r"or one of another version .*; pack them again"):
+            PackedFrames(tmp_path)
     with pytest.raises(DataError, match="exists already"):
-        pack_simulated(folder, KEYS, image_width=WIDTH, radar_sweeps=2, lidar_sweeps=0, jobs=1)
+        pack_simulated(folder, KEYS, image_width=WIDTH, radar_sweeps=2, lidar_sweeps=range(0), jobs=1)
