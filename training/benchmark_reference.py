@@ -1,4 +1,4 @@
-"""A detector computed as the released CRKD code computes it, for ``benchmark_latency.py`` to compare with.
+"""A detector computed as the released CRKD code computes it, for the other benchmarks to compare with.
 
 Written from the description of what that code does, with the weights of a model of this package: PIL resizes the
 images; every image feature is multiplied out along its ray into a table of all points, which are sorted by cell in
@@ -29,7 +29,7 @@ from crkd_core.types import NetworkInput, SensorFrame
 
 
 class ReferenceDetector:
-    """The steps of the released code, on CUDA."""
+    """The steps of the released code."""
 
     def __init__(self, model: FusionDetector, *, autocast: bool) -> None:
         """Take a student of cameras and radars.

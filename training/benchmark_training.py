@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ from crkd_core.training.processes import own_device, processes
 
 WARM_UP = 10
 """Steps before anything is measured."""
+READ_AHEAD = 4
+"""Batches that the training loader reads ahead in each process."""
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -56,7 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=Path, required=True, metavar="FOLDER", help="of training/pack_synthscenes.py")
     parser.add_argument("--teacher", metavar="RECIPE", help="recipe, or checkpoint folder, of a teacher beside it")
     parser.add_argument("--batch", type=int, help="samples per process and step (default: the recipe's)")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe changes")
+    parser.add_argument("--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="recipe changes")
     parser.add_argument("--steps", type=int, default=60, help="steps of each measurement (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="loading processes (default: %(default)s)")
     default = "bf16" if torch.cuda.is_available() else "fp32"
@@ -77,8 +80,9 @@ def main() -> int:
     recipe = changed(load_recipe(args.recipe), args.set)
     if args.batch is not None:
         recipe = changed(recipe, [f"train.batch_size={args.batch}"])
-    if recipe.train.steps < WARM_UP + args.steps:
-        raise UserError(f"train.steps: expected at least {WARM_UP + args.steps}, got {recipe.train.steps}")
+    needed = WARM_UP + READ_AHEAD * args.workers + args.steps
+    if recipe.train.steps < needed:
+        raise UserError(f"train.steps: expected at least {needed} to measure {args.steps}, got {recipe.train.steps}")
     teacher = paired(args.teacher, recipe)
     frames = PackedFrames(args.frames, lidar_sweeps=(recipe if teacher is None else teacher.recipe).lidar_sweeps)
     frames.check(recipe)
@@ -140,9 +144,10 @@ class Speed(Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Between two steps."""
-        if trainer.global_step in (WARM_UP, WARM_UP + self.steps):
+        step = trainer.global_step
+        if step in (WARM_UP, WARM_UP + self.steps) and step not in self.times:  # several batches may share a step
             finish()
-            self.times[trainer.global_step] = time.perf_counter()
+            self.times[step] = time.perf_counter()
 
     def seconds(self) -> float:
         """Of ``steps`` steps."""
@@ -171,7 +176,7 @@ def loaded(recipe: Recipe, samples: TrainingSet, args: argparse.Namespace) -> tu
     options = TrainingOptions(out=Path(), seed=args.seed, workers=args.workers)
     batches = iter(training_loader(samples, recipe, options, start_step=0))
     # What the processes have read ahead is not counted.
-    ahead = [next(batches) for _ in range(WARM_UP + 4 * args.workers)]
+    ahead = [next(batches) for _ in range(WARM_UP + READ_AHEAD * args.workers)]
     begin = time.perf_counter()
     for _ in range(args.steps):
         next(batches)
@@ -189,18 +194,19 @@ def divided(recipe: Recipe, batch: TrainingBatch, args: argparse.Namespace, taug
     def step(*, distil: bool = True) -> dict[str, float]:
         watch = Watch()
         lower = TYPES[args.precision]
-        with torch.autocast(batch.inputs.radar.device.type, lower) if lower != torch.float32 else nullcontext():
+        one = replace(batch)  # whose pixels are not normalised yet
+        with torch.autocast(own_device().partition(":")[0], lower) if lower != torch.float32 else nullcontext():
             watch.begin("student")
-            output = module.model(batch.inputs)
+            output = module.model(one.inputs)
             watch.begin("targets and detection losses")
-            targets = center_targets(batch.boxes, batch.labels, recipe)
+            targets = center_targets(one.boxes, one.labels, recipe)
             losses = center_loss(output.tasks, targets, recipe.model.head)
-            if taught is not None:
+            if taught is not None and taught.teaches:
                 watch.begin("teacher")
-                maps = taught.taught(batch.inputs)
+                maps = taught.taught(one.inputs)
                 if distil:
                     watch.begin("distillation losses")
-                    losses = {**losses, **taught.losses(output, maps, batch.boxes, module.adapters)}
+                    losses = {**losses, **taught.losses(output, maps, one.boxes, module.adapters)}
             total = torch.stack(list(losses.values())).sum()
         watch.begin("backward")
         total.backward()
@@ -213,7 +219,7 @@ def divided(recipe: Recipe, batch: TrainingBatch, args: argparse.Namespace, taug
     parts = medians(step() for _ in range(WARM_UP + args.steps))
     whole = sum(parts.values())
     found: dict[str, Any] = {"device_samples_per_s": 1000 * recipe.train.batch_size / whole, "step_ms": parts}
-    if taught is not None:
+    if taught is not None and taught.teaches:
         without = sum(medians(step(distil=False) for _ in range(WARM_UP + args.steps)).values())
         found["distillation_losses"] = {"ms": whole - without, "share_of_step": 1 - without / whole}
     if args.kernels:

@@ -11,8 +11,7 @@ side, --per-gpu of them on each GPU (small ones leave it idle between kernels), 
 checkpoint, results.json, metrics.json where nuscenes-devkit is installed, and arm.json when it has ended. Called again,
 it goes on: ended arms are not run again, killed ones resume.
 Where nuscenes-devkit is missing, copy --out (without frames) to a machine that has it, and --score it there; what was
-scored on is in it, or elsewhere as --dataroot and --version. What you write into OUT/findings.md becomes part of the
-page.
+scored on is in it, or elsewhere as --dataroot and --version.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from train import changed
 
 from crkd_core.cli import ArgumentParser, UserError, finite, run
 from crkd_core.config import load_recipe
@@ -44,8 +45,8 @@ FRAMES, EVALUATION, EVALUATION_VERSION = "frames", "evaluation", "v1.0-mini"
 PARTIAL = ".partial"
 STUDY = "study.json"
 """What was called, in --out."""
-FINDINGS = "findings.md"
-"""What people have written about the figures, in --out; it goes into the page."""
+FINDINGS = "study_findings.md"
+"""What people have written about the figures, in --docs; the page leads there."""
 FIRST_TEST_SEED = EVALUATION_SEEDS[0] + 600
 """The drives of the study were looked at for nothing else; those from 500 on taught what the recipes are now."""
 
@@ -72,7 +73,9 @@ def arguments() -> argparse.Namespace:
         metavar="PATTERN",
         help="names or files, {} for the role (default: {}_study, or {}_r50 of --dataroot)",
     )
-    what.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe changes of every arm")
+    what.add_argument(
+        "--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="recipe changes of every arm"
+    )
     data = parser.add_argument_group("data")
     data.add_argument("--drives", type=int, default=3000, help="simulated drives to train on (default: %(default)s)")
     data.add_argument("--frames-per-drive", type=int, default=4, help="key frames of each (default: %(default)s)")
@@ -111,7 +114,9 @@ def main() -> int:
             print(f"{job.name}{' (done)' * job.done()}: {shlex.join(map(shown, job.command()))}")
         return 0
     args.out.mkdir(parents=True, exist_ok=True)
-    data = [shlex.join(map(shown, job.command())).replace(PARTIAL, "") for job in jobs if job.alone]
+    for job in jobs:
+        job.done()  # refuses what a study of other data or recipes has left, before anything is started
+    data = [shlex.join(shown(word).removesuffix(PARTIAL) for word in job.command()) for job in jobs if job.alone]
     (args.out / STUDY).write_text(json.dumps({"command": typed(), "data": data}, indent=1) + "\n")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the running arms are ended, too, and resume next time
     begin = time.monotonic()
@@ -157,17 +162,28 @@ def data_job(folder: Path, script: str, words: Sequence[object]) -> Job:
     """A script with an --out, whose folder appears when it has ended."""
     partial = folder.with_name(folder.name + PARTIAL)
 
+    made_by, asked = folder.with_name(folder.name + ".json"), [script, *map(str, words)]
+
     def command() -> list[str]:
         return [sys.executable, str(SCRIPTS / script), "--out", str(partial), *map(str, words)]
 
+    def done() -> bool:
+        if not folder.exists():
+            return False
+        found = json.loads(made_by.read_text()) if made_by.exists() else "something else"
+        if found != asked:
+            raise UserError(f"{folder}: was made by {found}, not by {asked}; choose another --out, or remove it")
+        return True
+
     def finish() -> None:
+        made_by.write_text(json.dumps(asked) + "\n")
         partial.rename(folder)
 
     def prepare() -> None:
         shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
 
     log = folder.with_name(folder.name + ".txt")
-    return Job(folder.name, command, folder.exists, finish, log, prepare, alone=True)
+    return Job(folder.name, command, done, finish, log, prepare, alone=True)
 
 
 def arm_jobs(args: argparse.Namespace) -> list[Job]:
@@ -183,7 +199,7 @@ def arm_jobs(args: argparse.Namespace) -> list[Job]:
     jobs = []
     for arm in seeded(chosen, range(args.seeds)):
         folder = args.out / arm.name
-        command, done, finish = arm_command(args, arm), (folder / "arm.json").exists, arm_finish(folder, arm)
+        command, done, finish = arm_command(args, arm), arm_done(args, folder, arm), arm_finish(folder, arm)
         jobs.append(Job(arm.name, command, done, finish, folder / "log.txt", needs=(*data, *arm.needs)))
     return jobs
 
@@ -213,6 +229,23 @@ def arm_command(args: argparse.Namespace, arm: SeededArm) -> Callable[[], list[s
         return [sys.executable, str(SCRIPTS / script), *map(str, words), *resume]
 
     return command
+
+
+def arm_done(args: argparse.Namespace, folder: Path, arm: SeededArm) -> Callable[[], bool]:
+    """Whether an arm has ended, which is then one of the recipe as it is now."""
+
+    def done() -> bool:
+        if not (folder / "arm.json").exists():
+            return False
+        wanted = changed(load_recipe(recipe_name(args, arm.arm.role)), [*arm.arm.changes, *args.set])
+        found = read_sidecar(folder / "model").recipe
+        if found != wanted:
+            raise UserError(
+                f"{folder}: was run with another '{wanted.name}' than now; choose another --out, or remove it"
+            )
+        return True
+
+    return done
 
 
 def arm_finish(folder: Path, arm: SeededArm) -> Callable[[], None]:
@@ -263,8 +296,7 @@ def write_page(out: Path, docs: Path) -> None:
     except OSError:
         ran = {"command": typed(), "data": []}
     docs.mkdir(parents=True, exist_ok=True)
-    notes = out / FINDINGS
-    findings = notes.read_text() if notes.exists() else ""
+    findings = FINDINGS if (docs / FINDINGS).exists() else ""
     simulator = SynthConfig().config_hash()
     page = study_page(ARMS, rows, command=ran["command"], data=ran["data"], simulator=simulator, findings=findings)
     (docs / "study.md").write_text(page)

@@ -49,12 +49,10 @@ class FeatureDistillation(Section, frozen=True, kw_only=True):
 class RelationDistillation(Section, frozen=True, kw_only=True):
     """RelD, multi-scale relation distillation: places of the fused map relate to each other as the teacher's do."""
 
-    weight: NonNegative = 2.5
-    """Of cosine similarities. The released code's 0.25 belongs to its inner products: at that weight cosines made a
-    loss 14 times smaller and pulled the fused map 3 to 11 times less (teacher and student of the study)."""
+    weight: NonNegative = 0.25
     affinity: Behaviour = "corrected"
-    """How alike two cells are. ``corrected``: cosine similarity, as in the paper. ``released``: their inner product
-    (quirk Q13), whose size goes with the square of the features; set ``weight: 0.25`` with it."""
+    """How alike two cells are. ``corrected``: cosine similarity, as in the paper, times ``relation.COSINE_FACTOR``.
+    ``released``: their inner product (quirk Q13), whose size goes with the square of the features."""
     scales: Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)] = (32, 16, 8, 4)
     """Edges of the maps that are compared, cells."""
 

@@ -1,7 +1,7 @@
 """LiDAR points of a teacher: the key frame and earlier sweeps, moved to the BEV frame at the reference stamp.
 
 The original rounds the coordinates to half precision on the way into the network (to 1/32 m at 32 to 64 m), a side
-effect of its mixed-precision wrapper. That is not copied: coordinates stay float32 here.
+effect of its mixed-precision wrapper. That is not copied: coordinates, and the voxels they fall into, are float32 here.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Distiller:
         """Pair a teacher with a student.
 
         Args:
-            teacher: a trained detector.
+            teacher: a trained detector; used as it is, and frozen, where its norms are to use the batch, else copied.
             student: names the losses.
 
         Raises:

@@ -6,6 +6,7 @@ spconv is imported when the first encoder is built; everything else of this pack
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,7 +39,10 @@ def voxel_grid(config: LidarConfig, grid: BevGrid) -> VoxelGrid:
 
 
 class LidarEncoder(nn.Module):
-    """LiDAR points to a BEV map. Always runs in float32 (on a GPU TF32, if torch allows it), also under autocast.
+    """LiDAR points to a BEV map. Always runs in float32, also under autocast.
+
+    If torch's convolutions may use TF32 on a GPU, these may, too: factors are then rounded to 10 bits, coordinates in
+    the first layer among them (1/32 m at 32 to 64 m, as in the original's half precision).
 
     Attributes:
         out_channels: channels of the map.
@@ -173,8 +177,9 @@ class SparseBasicBlock(nn.Module):
         return out.replace_feature((self.bn2(out.features) + x.features).relu())
 
 
+@functools.cache
 def import_spconv() -> Any:
-    """The module ``spconv.pytorch``.
+    """The module ``spconv.pytorch``, set up when it is first asked for.
 
     Raises:
         MissingSpconvError: not installed.
@@ -188,8 +193,8 @@ def import_spconv() -> Any:
             f"a LiDAR teacher needs spconv, which cannot be imported ({error}); install one of pip install "
             "'crkd_ros[teacher]' (no GPU), 'crkd_ros[teacher-cu126]' or 'crkd_ros[teacher-cu120]' (GPU, Python <= 3.11)"
         ) from None
-    # As torch's own convolutions: without it they run on the slow cores of a GPU, backward above all.
-    constants.SPCONV_ALLOW_TF32 = torch.backends.cudnn.allow_tf32
+    # As torch's own convolutions: without it they run on the slow cores of a GPU.
+    constants.SPCONV_ALLOW_TF32 = torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
     if not torch.cuda.is_available():
         # Its backward pass asks for the CUDA stream even where there is none.
         ops.get_current_stream = lambda: 0

@@ -56,9 +56,9 @@ def _alone(loss: str, words: str) -> Arm:
     return Arm(f"only_{loss.lower()}", f"{loss} alone: {words}", "crkd", "loss", others, CONTROL)
 
 
-def _released(key: str, words: str, *further: str) -> Arm:
+def _released(key: str, words: str) -> Arm:
     name = key.rpartition(".")[2]
-    return Arm(f"released_{name}", words, "crkd", "correction", (f"{key}=released", *further), "crkd")
+    return Arm(f"released_{name}", words, "crkd", "correction", (f"{key}=released",), "crkd")
 
 
 ARMS = (
@@ -73,11 +73,7 @@ ARMS = (
     _alone("RespD", "the head's answers"),
     _released("distillation.features.masks", "masks of three corners, growth along the wrong axes"),
     _released("distillation.radar.objectness", "class logits averaged before the sigmoid"),
-    _released(
-        "distillation.relation.affinity",
-        "inner products in place of cosines, at their own weight",
-        "distillation.relation.weight=0.25",
-    ),
+    _released("distillation.relation.affinity", "inner products in place of cosines"),
     _released("distillation.batch_division", "means divided by the batch size once more"),
     _released("distillation.teacher_statistics", "the teacher's norms use the batch"),
     _released("bev_augment.radar_velocity", "radar augmentation turns the wrong features"),

@@ -59,7 +59,7 @@ def study_page(
         command: that ran the study.
         data: commands that simulated what was trained and scored on.
         simulator: hash of SynthScenes' configuration, where that is what was trained on.
-        findings: what people have found out about the figures, Markdown.
+        findings: file beside the page in which people have written what they found out.
     """
     method = (
         f"Made by `{command}`. {_ran(arms, rows)} Every run starts from scratch: no ImageNet weights. What is scored "
@@ -68,7 +68,7 @@ def study_page(
     )
     parts = ["# CRKD's table", method, "![NDS of every arm](study.png)", _order(rows)]
     if findings:
-        parts.append(f"## Findings\n\n{findings.strip()}")
+        parts.append(f"What that comes from: [{findings}]({findings}).")
     for part, title in _PARTS.items():
         parts.append(f"## {title}\n\n{_table([arm for arm in arms if arm.part == part], rows)}")
     parts += ["## What ran", _work(arms, rows, simulator), "## Commands", _commands(rows, data)]
@@ -93,17 +93,17 @@ def _order(rows: Rows) -> str:
 
 
 def _table(arms: Sequence[Arm], rows: Rows) -> str:
-    heads = ["arm", "what", "n", "mAP", "NDS", "mATE m", "mAVE m/s", "NDS, difference to"]
+    heads = ["arm", "what", "n", "mAP", "NDS", "mATE m", "mASE", "mAOE rad", "mAVE m/s", "mAAE", "NDS, difference to"]
     lines = []
     for arm in arms:
         found = [row.metrics.official for row in rows.get(arm.name, {}).values() if row.metrics is not None]
         cells = [arm.name, arm.words, str(len(found))]
         if not found:
-            lines.append([*cells, "not scored" if arm.name in rows else "not run", "", "", "", ""])
+            lines.append([*cells, "not scored" if arm.name in rows else "not run", *7 * [""]])
             continue
         cells += [_spread([f.mAP for f in found]), _spread([f.NDS for f in found])]
-        for values in ([f.mATE for f in found], [f.mAVE for f in found]):
-            known = [value for value in values if value is not None]
+        for name in ("mATE", "mASE", "mAOE", "mAVE", "mAAE"):
+            known = [value for f in found if (value := getattr(f, name)) is not None]
             cells.append(f"{statistics.fmean(known):.3f}" if known else "-")
         lines.append([*cells, _difference(arm, rows)])
     return markdown_table(heads, lines, words=2)

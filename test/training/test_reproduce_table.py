@@ -71,6 +71,11 @@ def test_arms_run_with_what_they_need_go_on_where_they_were_and_are_scored(
     assert said.count("start ") == 1
     assert "start crkd-seed0" in said
 
+    with pytest.raises(UserError, match="teacher-seed0: was run with another 'teacher' than now"):
+        main(monkeypatch, *how, "--arms", "crkd", "--set", "train.learning_rate=0.5")
+    with pytest.raises(UserError, match=r"frames: was made by .*'0:1'.*, not by .*'0:2'"):
+        main(monkeypatch, *how, "--drives", "2")
+
     # As on a machine without nuscenes-devkit: results, no metrics.
     (out / "crkd-seed0" / "metrics.json").unlink()
     assert main(monkeypatch, "--score", out, "--docs", tmp_path / "docs") == 0

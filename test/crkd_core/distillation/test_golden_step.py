@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.golden, pytest.mark.timeout(900)]
 RELEASED = DistillationConfig(
     radar=RadarDistillation(objectness="released"),
     features=FeatureDistillation(masks="released"),
-    relation=RelationDistillation(weight=0.25, affinity="released"),
+    relation=RelationDistillation(affinity="released"),
     batch_division="released",
     teacher_statistics="released",
 )
