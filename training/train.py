@@ -40,7 +40,7 @@ from crkd_core.training.ground_truth import MissingExtraError, require_devkit
 from crkd_core.training.loop import RESUME_FILE, TrainingOptions, samples_per_step, steps_done, train
 from crkd_core.training.metrics import Metrics
 from crkd_core.training.nuscenes_data import Prepared, nuscenes_frames, objects_to_paste
-from crkd_core.training.processes import processes, restarted, wait_for_all
+from crkd_core.training.processes import from_first, has_begun, note_begun, processes, wait_for_all
 from crkd_core.training.report import metrics_table
 from crkd_core.training.scoring import BestCheckpoint, ScoredFrames
 from crkd_core.training.submission import used_sensors, write_submission
@@ -134,16 +134,17 @@ def train_and_evaluate(
     """
     group = processes()
     say = print if group.first else silent
-    resume = args.resume or (restarted() and (args.out / RESUME_FILE).exists())
-    check_options(args, resume=resume)
+    check_options(args)
+    resume = goes_on(args)
     if args.dry_run:
-        print(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
+        say(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
     teacher = distiller.teacher.recipe if distiller is not None else None
     frames = training_frames(args, recipe, teacher)
     say(f"{recipe.name}: {len(frames)} samples, {recipe.train.steps} steps of {samples_per_step(recipe.train)}")
     if args.dry_run:
         return 0
     samples = training_set(args, recipe, frames, teacher)
+    note_begun()
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -199,7 +200,21 @@ def training_options(args: argparse.Namespace, *, resume: bool) -> TrainingOptio
     )
 
 
-def check_options(args: argparse.Namespace, *, resume: bool) -> None:
+def goes_on(args: argparse.Namespace) -> bool:
+    """Whether the run goes on from its resume state: when told to, or after a failure in the same launch of torchrun.
+
+    The first process looks for all: what others see of a shared folder may be older.
+
+    Raises:
+        UserError: the folder holds a run of which this is no part.
+    """
+    there, begun = from_first(((args.out / RESUME_FILE).exists(), has_begun()))
+    if there and not (args.resume or begun):
+        raise UserError(f"{args.out}: holds a run already; add --resume to go on, or choose another --out")
+    return bool(args.resume or there)
+
+
+def check_options(args: argparse.Namespace) -> None:
     """Refuse options that cannot be, before anything is read or written."""
     if sum(map(bool, (args.dataroot, args.synthscenes, args.frames))) != 1:
         raise UserError("training data: name one of --dataroot DIR, --synthscenes N and --frames FOLDER")
@@ -219,8 +234,6 @@ def check_options(args: argparse.Namespace, *, resume: bool) -> None:
         require_devkit()
     if evaluates and not (args.evaluate_root or args.dataroot):
         raise UserError("--evaluate-scenes: of which data set? name it with --evaluate-root DIR")
-    if (args.out / RESUME_FILE).exists() and not resume:
-        raise UserError(f"{args.out}: holds a run already; add --resume to go on, or choose another --out")
 
 
 def changed(recipe: Recipe, changes: list[str]) -> Recipe:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]  # public, which its annotations forget
 from torch.distributed.rendezvous import rendezvous
 
 from crkd_core.cli import UserError
@@ -24,6 +24,8 @@ V = TypeVar("V")
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others."""
+BEGUN = "training has begun"
+"""Key in the store of torchrun."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,12 @@ class Processes:
         world_size: number of processes.
         local_size: number of them on this machine.
         local_rank: of this process among them.
-        restarts: how often torchrun has started the processes of this machine anew after one of them failed. Machines
-            that only joined in count none, see ``restarted``.
     """
 
     rank: int = 0
     world_size: int = 1
     local_size: int = 1
     local_rank: int = 0
-    restarts: int = 0
 
     @property
     def first(self) -> bool:
@@ -67,7 +66,6 @@ def processes() -> Processes:
         world_size=int(os.environ.get("WORLD_SIZE", "1")),
         local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         local_rank=int(os.environ.get("LOCAL_RANK", "0")),
-        restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
     )
     if found.world_size % found.local_size:
         raise UserError(
@@ -85,24 +83,44 @@ def own_device() -> str:
 def connect() -> None:
     """Let the processes of this run exchange gradients: over NCCL where there are GPUs, else over gloo.
 
-    torchrun offers one key-value store to all the processes it ever starts. What those that were killed have written
-    there, new ones would take for word of each other, and wait for the dead for ever (PyTorch 2.13; its issue 135712).
-    So each start has keys of its own.
+    What those that were killed have written into the store, new ones would take for word of each other, and wait for
+    the dead for ever (PyTorch 2.13; its issue 135712). So each start has keys of its own.
+
+    Raises:
+        UserError: the store is out of reach, or the others do not come.
     """
     group = processes()
     if group.world_size == 1 or dist.is_initialized():
         return
-    store, _, _ = next(rendezvous("env://", group.rank, group.world_size, timeout=PATIENCE))
-    start = number_of_start(PrefixStore("starts", store), group)
+    start = number_of_start(PrefixStore("starts", _store()), group)
     dist.init_process_group(
         "nccl" if torch.cuda.is_available() else "gloo",
-        store=PrefixStore(f"start {start}", store),
+        store=PrefixStore(f"start {start}", _store()),
         rank=group.rank,
         world_size=group.world_size,
         timeout=PATIENCE,
     )
     if torch.cuda.is_available():
         atexit.register(dist.destroy_process_group)
+
+
+@cache
+def _store() -> Store:
+    """The key-value store that one launch of torchrun offers to all the processes it ever starts.
+
+    Raises:
+        UserError: it is out of reach, or, where process 0 keeps it for want of torchrun, the others do not come.
+    """
+    group = processes()
+    try:
+        store: Store = next(rendezvous("env://", group.rank, group.world_size, timeout=PATIENCE))[0]
+    except dist.DistError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"process {group.rank} of {group.world_size} cannot meet the others at {where} within {PATIENCE}: {reason}"
+        ) from None
+    return store
 
 
 def number_of_start(store: Store, group: Processes) -> int:
@@ -122,20 +140,26 @@ def number_of_start(store: Store, group: Processes) -> int:
     store.set(places[group.rank], str(store.add("drawn", 1)))
     until, read = time.monotonic() + PATIENCE.total_seconds(), ""
     while time.monotonic() < until:
-        numbers = b" ".join(store.multi_get(places)).decode()
-        if numbers != read:
-            store.add(numbers, 1)
-            read = numbers
-        if store.add(numbers, 0) == group.world_size:
-            return max(map(int, numbers.split()))
+        if store.check(places):  # multi_get would wait for them, as long as the store pleases
+            numbers = b" ".join(store.multi_get(places)).decode()
+            if numbers != read:
+                store.add(numbers, 1)
+                read = numbers
+            if store.add(numbers, 0) == group.world_size:
+                return max(map(int, numbers.split()))
         time.sleep(0.02)
     raise UserError(f"process {group.rank} of {group.world_size} has waited {PATIENCE} for the others to start")
 
 
-def restarted() -> bool:
-    """Whether torchrun has started the processes anew after a failure; in every process the same."""
-    group = processes()
-    return any(gathered({group.rank: group.restarts > 0}).values())
+def note_begun() -> None:
+    """Leave word to the processes that torchrun starts after a failure: what they find in the folder is theirs."""
+    if dist.is_torchelastic_launched():
+        _store().set(BEGUN, "")
+
+
+def has_begun() -> bool:
+    """Whether a process of this launch of torchrun has called ``note_begun``, before a failure or just now."""
+    return dist.is_torchelastic_launched() and bool(_store().check([BEGUN]))
 
 
 def wait_for_all() -> None:
@@ -152,6 +176,11 @@ def gathered(part: dict[K, V]) -> dict[K, V]:
     parts: list[dict[K, V]] = [{} for _ in range(group.world_size)]
     dist.all_gather_object(parts, part, group=_talk())
     return {key: value for one in parts for key, value in one.items()}
+
+
+def from_first(value: V) -> V:
+    """What the first process has, in every process."""
+    return gathered({processes().rank: value})[0]
 
 
 @cache

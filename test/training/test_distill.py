@@ -152,6 +152,21 @@ def test_a_run_killed_in_mid_epoch_goes_on_as_if_nothing_had_happened(dataroot: 
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_torchrun_does_not_go_on_with_the_run_of_another_launch(tmp_path: Path, processes: int):
+    """That it is refused is a failure, after which torchrun starts the processes again; it must stay refused."""
+    (tmp_path / "last.ckpt").touch()
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--max-restarts=1"]
+    what = ["student_tiny", "--synthscenes", "1", "--dry-run", "--out", tmp_path]
+    command = list(map(str, [sys.executable, *launcher, FOLDER / "train.py", *what]))
+    done = subprocess.run(command, env=os.environ | SMALL, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    refusals = [line for line in done.stderr.splitlines() if line.startswith(f"error: {tmp_path}: holds a run already")]
+    assert len(refusals) >= 2, done.stderr
+    assert "steps of" not in done.stdout
+
+
+@pytest.mark.timeout(300)
 def test_torchrun_starts_all_processes_again_when_one_is_killed_and_they_go_on(dataroot: Path, tmp_path: Path):
     recipe, out = file_of(micro_recipe(steps=60, batch_size=1), tmp_path), tmp_path / "run"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]

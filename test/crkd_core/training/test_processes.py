@@ -13,7 +13,7 @@ import torch
 from micro import micro_crkd, micro_frame, micro_recipe
 from ranks import distilled, environment, free_port
 from torch import multiprocessing, nn
-from torch.distributed import HashStore
+from torch.distributed import HashStore, TCPStore
 
 from crkd_core.cli import UserError
 from crkd_core.data.dataset import TrainingSet
@@ -66,10 +66,10 @@ def test_what_torchrun_says_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in environment(0, 1, 1):
         monkeypatch.delenv(name, raising=False)
     assert processes() == Processes()
-    for name, value in {**environment(5, 8, 1), "LOCAL_WORLD_SIZE": "4", "TORCHELASTIC_RESTART_COUNT": "2"}.items():
+    for name, value in {**environment(5, 8, 1), "LOCAL_WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
     found = processes()
-    assert found == Processes(rank=5, world_size=8, local_size=4, local_rank=5, restarts=2)
+    assert found == Processes(rank=5, world_size=8, local_size=4, local_rank=5)
     assert (found.machines, found.first) == (2, False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     with pytest.raises(UserError, match="8 processes, 3 of them on this machine"):
@@ -102,6 +102,25 @@ def test_a_process_does_not_take_the_dead_for_the_living(monkeypatch: pytest.Mon
     store.set("place 1", str(store.add("drawn", 1)))
     with pytest.raises(UserError, match=r"process 0 of 2 has waited .* for the others"):
         number_of_start(store, Processes(rank=0, world_size=2))
+
+
+def test_on_the_very_first_start_too_a_process_says_that_the_others_do_not_come(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "PATIENCE", timedelta(seconds=0.2))
+    store = TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=60))
+    with pytest.raises(UserError, match=r"process 1 of 2 has waited 0:00:00\.2.* for the others to start"):
+        number_of_start(store, Processes(rank=1, world_size=2))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_meets_nobody_says_where_it_has_looked(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    """Without torchrun the first process keeps the store, and waits for the second; the second does not find it."""
+    port = free_port()
+    for name, value in environment(rank, 2, port).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(module, "PATIENCE", timedelta(seconds=1))
+    message = rf"process {rank} of 2 cannot meet the others at 127\.0\.0\.1:{port} within 0:00:01: "
+    with pytest.raises(UserError, match=message):
+        module.connect()
 
 
 def test_every_norm_of_a_student_can_be_synchronised() -> None:
