@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from pathlib import Path
 import cv2
 import torch
 from benchmark_frames import FRAMES, noise  # type: ignore[import-not-found]
+from benchmark_machine import machine  # type: ignore[import-not-found]
 from benchmark_reference import ReferenceDetector  # type: ignore[import-not-found]
 
 from crkd_core.cli import ArgumentParser, UserError, run
@@ -60,7 +60,7 @@ def main() -> int:
         "detector": detector,
     }
     found = {
-        "machine": f"{platform.system()} {platform.machine()}, torch {torch.__version__}",
+        "machine": machine(),
         "checkpoint": str(args.checkpoint),
         "recipe": detector.recipe.name,
         "precision": detector.status.precision,

@@ -23,7 +23,6 @@ import cProfile
 import json
 import multiprocessing
 import os
-import platform
 import pstats
 import re
 import shutil
@@ -36,6 +35,7 @@ import msgspec
 import numpy as np
 import PIL
 import torch
+from benchmark_machine import machine  # type: ignore[import-not-found]
 
 from crkd_core.cli import ArgumentParser, UserError, run
 from crkd_core.config import Recipe, load_recipe
@@ -84,30 +84,17 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Measure, print, write."""
     args = arguments()
-    machine = {
-        "machine": f"{cpu_name()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}",
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
-        "pillow": PIL.__version__,
-        "torch": torch.__version__,
-        "seed": args.seed,
-    }
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    versions = {"numpy": np.__version__, "opencv": cv2.__version__, "pillow": PIL.__version__}
+    conditions = {**machine(), **versions, "seed": args.seed}
+    print(", ".join(f"{key} {value}" for key, value in conditions.items()))
     figures = measured_index(args) if args.command == "index" else measured_loader(args)
     if args.out is not None:
         try:
             args.out.parent.mkdir(parents=True, exist_ok=True)
-            args.out.write_text(json.dumps({**machine, **figures}, indent=1))
+            args.out.write_text(json.dumps({**conditions, **figures}, indent=1))
         except OSError as error:
             raise UserError(f"--out {args.out}: cannot be written: {error.strerror}") from None
     return 0
-
-
-def cpu_name() -> str:
-    """What /proc/cpuinfo calls the processor."""
-    found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    return found[1] if found else platform.machine()
 
 
 # ------------------------------------------------------------------------------------------------------------- index

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmark_frames import FRAMES, noise  # type: ignore[import-not-found]
+from benchmark_machine import machine  # type: ignore[import-not-found]
 from benchmark_reference import ReferenceDetector  # type: ignore[import-not-found]
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -92,17 +92,6 @@ def main() -> int:
         draw(found, args.out / "latency.png")
         print(f"written: {args.out}/latency.json, {args.out}/latency.png")
     return 0
-
-
-def machine() -> dict[str, str]:
-    """What the figures were measured on."""
-    return {
-        "gpu": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "cudnn": str(torch.backends.cudnn.version()),
-        "cpus": str(os.cpu_count()),
-    }
 
 
 def random_checkpoint(recipe_name: str, seed: int, folder: Path) -> Path:

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -29,6 +27,7 @@ from typing import Any
 
 import lightning
 import torch
+from benchmark_machine import machine  # type: ignore[import-not-found]
 from lightning.pytorch.callbacks import Callback
 from torch.profiler import ProfilerActivity, profile
 from train import PRECISION, changed
@@ -110,12 +109,6 @@ def main() -> int:
         if args.out is not None:
             args.out.write_text(json.dumps(found, indent=1) + "\n")
     return 0
-
-
-def machine() -> dict[str, str]:
-    """What the figures were measured on."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {"gpu": gpu, "cpus": str(os.cpu_count()), "torch": torch.__version__, "python": platform.python_version()}
 
 
 def paired(name: str | None, student: Recipe) -> FusionDetector | None:
