@@ -90,7 +90,9 @@ def arguments() -> argparse.Namespace:
     work.add_argument("--gpus", type=int, default=1, metavar="N", help="to run arms on (default: %(default)s)")
     work.add_argument("--per-gpu", type=int, default=1, metavar="N", help="arms side by side (default: %(default)s)")
     work.add_argument("--minutes", type=finite, help="no arm starts later than this (default: no limit)")
-    work.add_argument("--workers", type=int, help="loading processes of each arm (default: all cores, shared)")
+    work.add_argument(
+        "--workers", type=int, help="loading processes of each arm (default: twice its share of the cores)"
+    )
     work.add_argument(
         "--precision", choices=("fp32", "bf16", "fp16"), help="of training (default: training/train.py's)"
     )
@@ -207,7 +209,7 @@ def arm_jobs(args: argparse.Namespace) -> list[Job]:
 def arm_command(args: argparse.Namespace, arm: SeededArm) -> Callable[[], list[str]]:
     """The training of an arm; it resumes what a killed one has left."""
     share = (os.cpu_count() or 1) // (args.gpus * args.per_gpu)
-    workers = args.workers if args.workers is not None else max(1, share - 1)
+    workers = args.workers if args.workers is not None else max(1, 2 * share - 2)  # others start, score or wait
     script = "distill.py" if arm.arm.role == "crkd" else "train.py"
     words: list[object] = [recipe_name(args, arm.arm.role), "--out", args.out / arm.name, "--seed", arm.seed]
     for needed in arm.needs:
