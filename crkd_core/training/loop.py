@@ -47,8 +47,8 @@ EMA_EVERY = 10
 """Steps between two updates of the averaged weights."""
 RESUME_FILE = "last.ckpt"
 """Name of the resume state in the folder of a run."""
-SAMPLES = "samples_per_step"
-"""Name of an entry in it."""
+SAMPLES_PER_STEP_KEY = "samples_per_step"
+"""Our own entry in it."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class DetectionTraining(lightning.LightningModule):
         self._freeze_unused()
 
     def on_fit_start(self) -> None:
-        """The teacher is no part of this module, so it is moved by hand."""
-        if self._distiller is not None:
+        """The teacher is no part of this module, so it is moved by hand, if it is asked at all."""
+        if self._distiller is not None and self._distiller.teaches:
             self._distiller.teacher.to(self.device)
 
     def on_train_batch_start(self, _batch: TrainingBatch, batch_index: int) -> None:
@@ -127,15 +127,20 @@ class DetectionTraining(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A resume state says how many samples its steps had."""
-        checkpoint[SAMPLES] = samples_per_step(self.recipe.train)
+        checkpoint[SAMPLES_PER_STEP_KEY] = samples_per_step(self.recipe.train)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Steps go on with as many samples, or both the place in the data and the learning rate would be others.
 
         Raises:
-            TrainingError: they would not.
+            TrainingError: they would not, or the resume state does not say.
         """
-        before, now = checkpoint[SAMPLES], samples_per_step(self.recipe.train)
+        before, now = checkpoint.get(SAMPLES_PER_STEP_KEY), samples_per_step(self.recipe.train)
+        if before is None:
+            raise TrainingError(
+                f"resume: {self.options.out / RESUME_FILE} has no entry '{SAMPLES_PER_STEP_KEY}', so it is not of this "
+                "version of the training; start anew in another --out"
+            )
         if before != now:
             raise TrainingError(
                 f"resume: {before} samples a step before, now {now} (train.batch_size x train.accumulate x "
@@ -208,7 +213,7 @@ def train(
         distiller: a teacher to learn from as well.
         start: weights to start from, by their names in the detector; what is not among them starts fresh.
         evaluate: called every ``options.evaluate_every`` steps, see ``EvaluationOnTheWay``.
-        callbacks: who watches beside.
+        callbacks: Lightning callbacks, called after our own.
 
     Raises:
         TrainingError: nothing to resume, or not the same in every process, or with other samples per step; no sample,

@@ -146,9 +146,10 @@ def test_a_run_killed_in_mid_epoch_goes_on_as_if_nothing_had_happened(dataroot: 
     assert stopped % 4 != 0  # in mid-epoch: there are four samples
     subprocess.run([*command, str(killed), "--resume"], env=environment, check=True, capture_output=True)
     whole, resumed = losses(tmp_path / "whole"), losses(killed)
+    noise = 1e-4 if torch.cuda.is_available() else 0  # on a CPU the same to the last bit
     assert set(range(stopped, 40)) <= set(resumed)
     for step in range(stopped, 40):
-        assert resumed[step] == pytest.approx(whole[step], rel=1e-4), step
+        assert resumed[step] == pytest.approx(whole[step], rel=noise, abs=0), step
 
 
 @pytest.mark.timeout(300)
