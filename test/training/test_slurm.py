@@ -110,5 +110,5 @@ def test_a_job_without_a_folder_is_refused(environment: dict[str, str]):
     line = ["bash", str(JOB), "training/train.py", "student_tiny"]
     done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=20)
     assert done.returncode == 2
-    assert done.stderr.startswith("usage: sbatch ")
+    assert done.stderr.startswith("usage: sbatch [OPTIONS OF SBATCH] training/slurm/train.sbatch training/")
     assert not (Path(environment["BOX"]) / "srun").exists()
