@@ -48,8 +48,6 @@ from crkd_core.training.nuscenes_data import Prepared, nuscenes_frames, objects_
 MB = 1e6
 INDEX_FILE = "index.npz"
 TIMED_SAMPLES = 36
-READ_AHEAD = 4
-"""Batches that the training loader reads ahead in each process."""
 
 
 def arguments() -> argparse.Namespace:
@@ -264,7 +262,8 @@ def time_by_part(samples: TrainingSet) -> dict[str, float]:
 
 def loaded_epochs(samples: TrainingSet, recipe: Recipe, args: argparse.Namespace) -> list[dict[str, float]]:
     """Throughput and memory of the training loader, epoch by epoch of --samples samples."""
-    from crkd_core.training.loop import TrainingOptions, training_loader  # not for the processes of `index`
+    # Not for the processes of `index`.
+    from crkd_core.training.loop import READ_AHEAD, TrainingOptions, training_loader
 
     batch = recipe.train.batch_size
     steps, ahead = args.samples // batch, READ_AHEAD * args.workers

@@ -41,13 +41,18 @@ from crkd_core.models.center_loss import center_loss
 from crkd_core.models.center_targets import center_targets
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import load_checkpoint
-from crkd_core.training.loop import DetectionTraining, TrainingOptions, samples_per_step, train, training_loader
+from crkd_core.training.loop import (
+    READ_AHEAD,
+    DetectionTraining,
+    TrainingOptions,
+    samples_per_step,
+    train,
+    training_loader,
+)
 from crkd_core.training.processes import own_device, processes
 
 WARM_UP = 10
 """Steps before anything is measured."""
-READ_AHEAD = 4
-"""Batches that the training loader reads ahead in each process."""
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -82,13 +87,13 @@ def main() -> int:
     needed = WARM_UP + READ_AHEAD * args.workers + args.steps
     if recipe.train.steps < needed:
         raise UserError(f"train.steps: expected at least {needed} to measure {args.steps}, got {recipe.train.steps}")
+    torch.manual_seed(args.seed)
     teacher = paired(args.teacher, recipe)
     frames = PackedFrames(args.frames, lidar_sweeps=(recipe if teacher is None else teacher.recipe).lidar_sweeps)
     frames.check(recipe)
-    samples = TrainingSet(
-        frames, recipe, seed=args.seed, teacher=None if teacher is None else teacher.recipe.model.lidar
-    )
-    torch.manual_seed(args.seed)
+    lidar = None if teacher is None else teacher.recipe.model.lidar
+    samples = TrainingSet(frames, recipe, seed=args.seed, teacher=lidar)
+    taught = None if teacher is None else Distiller(teacher, recipe)
     found: dict[str, Any] = {
         "machine": machine(),
         "recipe": recipe.name,
@@ -99,11 +104,11 @@ def main() -> int:
         "precision": args.precision,
         "seed": args.seed,
     }
-    found["training_samples_per_s"] = looped(recipe, samples, args, distiller(teacher, recipe))
+    found["training_samples_per_s"] = looped(recipe, samples, args, taught)
     found["memory_gb"] = torch.cuda.max_memory_reserved() / 1e9 if torch.cuda.is_available() else None
     if group.world_size == 1:
         found["loader_samples_per_s"], one = loaded(recipe, samples, args)
-        found |= divided(recipe, one, args, distiller(teacher, recipe))
+        found |= divided(recipe, one, args, taught)
     if group.first:
         print(json.dumps(found, indent=1))
         if args.out is not None:
@@ -118,11 +123,6 @@ def paired(name: str | None, student: Recipe) -> FusionDetector | None:
     if name is None:
         return None
     return load_checkpoint(Path(name))[0] if Path(name).is_dir() else FusionDetector(load_recipe(name))
-
-
-def distiller(teacher: FusionDetector | None, student: Recipe) -> Distiller | None:
-    """The pair of both."""
-    return None if teacher is None else Distiller(teacher, student)
 
 
 # ------------------------------------------------------------------------------------------------------ whole and parts

@@ -111,13 +111,13 @@ def main() -> int:
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')}: expected 1 or more, got {getattr(args, name)}")
     jobs = [*data_jobs(args), *arm_jobs(args)]
+    # Asked before anything is started: it refuses what a study of other data or recipes has left.
+    done = [job.done() for job in jobs]
     if args.dry_run:
-        for job in jobs:
-            print(f"{job.name}{' (done)' * job.done()}: {shlex.join(map(shown, job.command()))}")
+        for job, there in zip(jobs, done, strict=True):
+            print(f"{job.name}{' (done)' * there}: {shlex.join(map(shown, job.command()))}")
         return 0
     args.out.mkdir(parents=True, exist_ok=True)
-    for job in jobs:
-        job.done()  # refuses what a study of other data or recipes has left, before anything is started
     data = [shlex.join(shown(word).removesuffix(PARTIAL) for word in job.command()) for job in jobs if job.alone]
     (args.out / STUDY).write_text(json.dumps({"command": typed(), "data": data}, indent=1) + "\n")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the running arms are ended, too, and resume next time
@@ -163,7 +163,6 @@ def data_jobs(args: argparse.Namespace) -> list[Job]:
 def data_job(folder: Path, script: str, words: Sequence[object]) -> Job:
     """A script with an --out, whose folder appears when it has ended."""
     partial = folder.with_name(folder.name + PARTIAL)
-
     made_by, asked = folder.with_name(folder.name + ".json"), [script, *map(str, words)]
 
     def command() -> list[str]:

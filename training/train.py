@@ -149,7 +149,7 @@ def train_and_evaluate(
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {args.out}: cannot be written: {error.strerror}") from None
-    provenance = {**provenance_of(args), "processes": group.world_size}
+    provenance = {**provenance_of(args, frames), "processes": group.world_size}
     if group.first:
         (args.out / "run.json").write_text(json.dumps({**provenance, "recipe": recipe_to_dict(recipe)}, indent=1))
     started = time.time()
@@ -333,7 +333,7 @@ def evaluated(args: argparse.Namespace, scored: ScoredFrames, recipe: Recipe) ->
     return metrics
 
 
-def provenance_of(args: argparse.Namespace) -> dict[str, Any]:
+def provenance_of(args: argparse.Namespace, frames: FrameSource) -> dict[str, Any]:
     """What one needs to run this again."""
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
@@ -352,8 +352,8 @@ def provenance_of(args: argparse.Namespace) -> dict[str, Any]:
     }
     if args.synthscenes:
         provenance["synthscenes"] = SynthConfig().config_hash()
-    if args.frames:
-        provenance["synthscenes"] = PackedFrames(args.frames).contents.synthscenes
+    if isinstance(frames, PackedFrames):
+        provenance["synthscenes"] = frames.contents.synthscenes
     return provenance
 
 

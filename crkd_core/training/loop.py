@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 EMA_EVERY = 10
 """Steps between two updates of the averaged weights."""
+READ_AHEAD = 4
+"""Batches that each loading process reads ahead."""
 RESUME_FILE = "last.ckpt"
 """Name of the resume state in the folder of a run."""
 SAMPLES_PER_STEP_KEY = "samples_per_step"
@@ -354,7 +356,7 @@ def training_loader(
         collate_fn=collate_training,
         persistent_workers=options.workers > 0,
         pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if options.workers else None,
+        prefetch_factor=READ_AHEAD if options.workers else None,
     )
 
 
