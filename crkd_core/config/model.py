@@ -56,6 +56,9 @@ class LidarConfig(Section, frozen=True, kw_only=True):
     random_sweeps: bool = False
     """In training, a random choice among one sweep more than ``sweeps`` (the released code: 9 of 10, also at test time,
     quirk Q15; here a test is always deterministic)."""
+    age_scale: Positive = 1.0
+    """What the age of a point, in seconds, is multiplied with before the first convolution. Beside coordinates of tens
+    of metres, tenths of a second hardly count at first; the released weights have learned to read them as they are."""
     voxel: tuple[Positive, Positive, Positive] = (0.075, 0.075, 0.2)
     """Edges of a voxel along x, y, z, m; eight along x and y make a cell of the BEV grid."""
     max_points_per_voxel: Count = 10

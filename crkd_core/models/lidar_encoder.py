@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from crkd_core.cli import UserError
 from crkd_core.config import LidarConfig
 from crkd_core.geometry.grid import BevGrid
+from crkd_core.ops.constants import constant
 from crkd_core.ops.voxels import VoxelGrid, voxel_means
 
 LIDAR_COLUMNS = 5
@@ -92,7 +93,8 @@ class LidarEncoder(nn.Module):
         with torch.autocast(points.device.type, enabled=False), _one_thread(points.device):
             if points.device.type == "cpu" and torch.is_grad_enabled():
                 features = _restoring_threads(features, threads)
-            volume: Tensor = self.encoder(features, coordinates, self.volume, batch_size)
+            scales = constant([1.0, 1.0, 1.0, 1.0, self.config.age_scale], points.device)
+            volume: Tensor = self.encoder(features * scales, coordinates, self.volume, batch_size)
             if points.device.type == "cpu" and volume.requires_grad:
                 volume.register_hook(lambda _: torch.set_num_threads(1))
         return volume.permute(0, 1, 4, 2, 3).flatten(1, 2)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -66,6 +67,17 @@ def test_rows_are_x_and_samples_stay_apart() -> None:
     found = bev[1].abs().sum(0).nonzero()
     assert (found[:, 0] >= 6).all()
     assert (found[:, 1] <= 1).all()
+
+
+@torch.no_grad()
+def test_age_scale_is_that_of_ages_alone() -> None:
+    net, sample = encoder().eval(), torch.zeros(500, dtype=torch.int64)
+    net.config = msgspec.structs.replace(net.config, age_scale=8.0)
+    scaled = net(cloud(500), sample, 1)
+    net.config = msgspec.structs.replace(net.config, age_scale=1.0)
+    older = cloud(500) * torch.tensor([1.0, 1.0, 1.0, 1.0, 8.0])
+    assert torch.equal(scaled, net(older, sample, 1))
+    assert not torch.allclose(scaled, net(cloud(500), sample, 1))
 
 
 def test_no_point_gives_a_zero_map() -> None:
