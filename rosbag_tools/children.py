@@ -51,7 +51,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=dict(env),
                 start_new_session=True,
-                preexec_fn=end_with_parent,  # noqa: PLW1509  # this program starts no threads before
+                preexec_fn=_prepare,  # noqa: PLW1509  # this program starts no threads before
             )
 
     @property
@@ -135,6 +135,13 @@ class Child:
     def _error(self, what: str) -> ChildError:
         tail = "\n".join(f"    {line}" for line in self.text().splitlines()[-TAIL_LINES:]) or "    (nothing)"
         return ChildError(f"{self.name} {what}; the end of its log {self.log}:\n{tail}")
+
+
+def _prepare() -> None:
+    """In a new program, before it begins."""
+    # A shell that starts a program in the background may let it ignore Ctrl-C, and whatever it starts ignores it, too.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent()
 
 
 class Children:

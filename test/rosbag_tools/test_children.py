@@ -55,6 +55,17 @@ def test_nothing_is_left_running(children: Children) -> None:
     assert kind.returncode is not None
 
 
+def test_program_is_ended_by_ctrl_c_even_where_this_one_ignores_it(children: Children) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a script
+    try:
+        with children:
+            kind = children.start("kind", [sys.executable, "-c", SLEEP])
+            kind.wait_for("ready", timeout=20)
+            assert kind.stop() == -signal.SIGINT
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_crash_is_told_with_the_end_of_the_log(children: Children) -> None:
     code = "for i in range(100): print('line', i)\nraise SystemExit(3)"
     with (
