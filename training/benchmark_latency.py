@@ -42,6 +42,8 @@ from crkd_core.runtime.detector import Detector
 from crkd_core.runtime.pipeline import Pipeline, captured
 from crkd_core.types import Detections, SensorFrame
 
+LEAST_RUNS = 5
+
 
 def arguments() -> argparse.Namespace:
     """The command line."""
@@ -62,6 +64,8 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Measure, print, write."""
     args = arguments()
+    if args.runs < LEAST_RUNS:
+        raise UserError(f"--runs: expected {LEAST_RUNS} or more, got {args.runs}: the slow ones run a fifth as often")
     if not torch.cuda.is_available():
         raise UserError("no CUDA device: this measures a GPU")
     if args.first_box is not None:

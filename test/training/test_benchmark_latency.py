@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +48,10 @@ def test_the_released_codes_way_gives_the_same_boxes(benchmark_reference: Any) -
     torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
     distance = (found.boxes[:, None] - expected.boxes[None]).abs().amax(-1)
     assert (distance.min(1).values < 1e-3).float().mean() > 0.95
+
+
+def test_too_few_runs_are_refused() -> None:
+    command = [sys.executable, SCRIPTS / "benchmark_latency.py", "student_tiny", "--runs", "4"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "--runs: expected 5 or more, got 4" in result.stderr
