@@ -22,6 +22,11 @@ class RadarDistillation(Section, frozen=True, kw_only=True):
     objectness: Behaviour = "corrected"
     """What the teacher says of a cell. ``corrected``: its highest class score. ``released``: class logits averaged
     before the sigmoid, tasks averaged after it, so that it stays far below 1 (quirk Q12)."""
+    balance: Behaviour = "corrected"
+    """How much a cell counts. ``corrected``: those without an object together as much as those with one. ``released``:
+    all the same. Nearly all are empty; the activation falls to zero everywhere and, a ReLU's, does not come back."""
+    object_score: Fraction = 0.1
+    """A cell has an object where the teacher's objectness is higher."""
 
 
 class FeatureDistillation(Section, frozen=True, kw_only=True):

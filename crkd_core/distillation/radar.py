@@ -1,8 +1,9 @@
 """CSRD, cross-stage radar distillation: the radar branch learns where the teacher sees objects.
 
-    L = weight * mean over batch and cells of |A - T|
+    L = weight * mean over batch and cells of w |A - T|
 
-A is the activation of the student's radar calibration block, T the teacher's objectness.
+A is the activation of the student's radar calibration block, T the teacher's objectness. w is 1 where T shows an
+object; elsewhere the number of such cells by the number of others, so that both count alike (1 in the released code).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor
 from crkd_core.config import RadarDistillation
 from crkd_core.models.center_head import TASKS
 from crkd_core.models.center_loss import clamped_score
+from crkd_core.models.normaliser import mean_count
 
 
 def radar_loss(radar_activation: Tensor, teacher_logits: Tensor, config: RadarDistillation) -> Tensor:
@@ -21,10 +23,14 @@ def radar_loss(radar_activation: Tensor, teacher_logits: Tensor, config: RadarDi
     Args:
         radar_activation: A, (B, 1, nx, ny).
         teacher_logits: of all classes, (B, 10, nx, ny) float32, see ``center_loss.joined_heatmaps``.
-        config: weight, and which objectness.
+        config: weight, which objectness, and how much cells count.
     """
-    objectness = released_objectness if config.objectness == "released" else highest_score
-    return config.weight * (radar_activation.float() - objectness(teacher_logits)).abs().mean()
+    objectness = (released_objectness if config.objectness == "released" else highest_score)(teacher_logits)
+    distance = (radar_activation.float() - objectness).abs()
+    if config.balance == "corrected":
+        seen = objectness > config.object_score
+        distance = distance * torch.where(seen, 1.0, mean_count(seen.sum()) / mean_count((~seen).sum(), least=1))
+    return config.weight * distance.mean()
 
 
 def highest_score(logits: Tensor) -> Tensor:

@@ -73,6 +73,7 @@ ARMS = (
     _alone("RespD", "the head's answers"),
     _released("distillation.features.masks", "masks of three corners, growth along the wrong axes"),
     _released("distillation.radar.objectness", "class logits averaged before the sigmoid"),
+    _released("distillation.radar.balance", "cells without an object count like those with one, each for itself"),
     _released("distillation.relation.affinity", "inner products in place of cosines"),
     _released("distillation.batch_division", "means divided by the batch size once more"),
     _released("distillation.teacher_statistics", "the teacher's norms use the batch"),

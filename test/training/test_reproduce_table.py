@@ -57,7 +57,7 @@ def test_arms_run_with_what_they_need_go_on_where_they_were_and_are_scored(
     assert (facts["arm"], facts["seed"], facts["steps"], facts["samples"]) == ("crkd", 0, 2, 4)
     assert facts["command"].startswith("training/distill.py ")
     page = (out / "study.md").read_text()
-    assert "3 runs of 3 of the 15 arms are scored" in page
+    assert "3 runs of 3 of the 16 arms are scored" in page
     row = next(line for line in page.splitlines() if line.startswith("| crkd |"))
     assert row.split(" | ")[2] == "1"
     assert (out / "study.png").stat().st_size < 150_000

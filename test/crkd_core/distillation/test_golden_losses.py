@@ -46,7 +46,7 @@ def test_radar(load_golden: Load) -> None:
     g = load_golden("lr_kd")
     logits = torch.cat([g[f"in.teacher_logits{t}"] for t in range(len(TASKS))], dim=1)
     close(released_objectness(logits), g["out.lidar_heatmap"])
-    config = RadarDistillation(weight=g.meta["loss_weight"], objectness="released")
+    config = RadarDistillation(weight=g.meta["loss_weight"], objectness="released", balance="released")
     close(radar_loss(g["in.radar_activation"], logits, config), g["out.loss"])
 
 

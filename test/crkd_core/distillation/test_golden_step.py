@@ -29,7 +29,7 @@ from crkd_core.runtime.official import OfficialFile, converted, exported
 pytestmark = [pytest.mark.golden, pytest.mark.timeout(900)]
 
 RELEASED = DistillationConfig(
-    radar=RadarDistillation(objectness="released"),
+    radar=RadarDistillation(objectness="released", balance="released"),
     features=FeatureDistillation(masks="released"),
     relation=RelationDistillation(affinity="released"),
     batch_division="released",

@@ -132,7 +132,34 @@ def test_the_radar_learns_where_any_class_scores():
     expected = highest_score(logits)
     torch.testing.assert_close(expected, logits.sigmoid().amax(1, keepdim=True))
     assert radar_loss(expected, logits, RadarDistillation()) == 0
-    assert radar_loss(expected + 0.25, logits, RadarDistillation(weight=2.0)) == pytest.approx(0.5)
+    assert radar_loss(expected + 0.25, logits, RadarDistillation(weight=2.0, balance="released")) == pytest.approx(0.5)
+
+
+def one_object_of(cells: int) -> torch.Tensor:
+    logits = torch.full((1, 10, 1, cells), -5.0)
+    logits[0, 3, 0, 0] = 2.0
+    return logits
+
+
+def test_the_radar_learns_as_much_from_one_object_as_from_all_empty_cells():
+    logits = one_object_of(4)
+    activation = torch.full((1, 1, 1, 4), 0.05, requires_grad=True)
+    loss = radar_loss(activation, logits, RadarDistillation(weight=100.0))
+    seen, empty = torch.tensor(2.0).sigmoid() - 0.05, 0.05 - torch.tensor(-5.0).sigmoid()
+    torch.testing.assert_close(loss, 100 * (seen + empty) / 4)
+    loss.backward()
+    torch.testing.assert_close(activation.grad.flatten(), torch.tensor([-1.0, 1 / 3, 1 / 3, 1 / 3]) * 25)
+
+
+def test_as_released_the_empty_cells_outvote_the_objects():
+    activation = torch.full((1, 1, 1, 20), 0.05, requires_grad=True)
+    radar_loss(activation, one_object_of(20), RadarDistillation(balance="released")).backward()
+    assert activation.grad.sum() == pytest.approx(100 * 18 / 20)
+
+
+def test_the_radar_learns_nothing_where_the_teacher_sees_nothing():
+    logits = torch.full((2, 10, 3, 3), -9.0)
+    assert radar_loss(torch.ones(2, 1, 3, 3), logits, RadarDistillation()) == 0
 
 
 def test_the_released_objectness_of_one_sure_task_stays_far_below_one():

@@ -124,7 +124,7 @@ def test_the_page_has_means_spreads_and_differences_of_equal_seeds(out: Path):
     assert line(page, "| only_csrd |").endswith("| 0 | not scored |" + 7 * "  |")
     assert line(page, "| only_msfd |").endswith("| 0 | not run |" + 7 * "  |")
     assert "teacher > CRKD > student >= baseline, holds here: teacher 0.600 > crkd 0.525" in page
-    assert "10 runs of 5 of the 15 arms are scored; not: only_csrd, only_msfd" in page
+    assert "10 runs of 5 of the 16 arms are scored; not: only_csrd, only_msfd" in page
     assert "training/train.py crkd --seed 1\n" in page
     assert "```\nmake data\ntraining/train.py teacher --seed 0\n" in page
     assert "device abacus" in page
@@ -141,7 +141,7 @@ def test_another_order_is_said(out: Path):
 
 def test_a_page_of_nothing_says_so(tmp_path: Path):
     page = study_page(ARMS, read_rows(tmp_path), command="c", data=[], simulator="s")
-    assert "0 runs of 0 of the 15 arms are scored" in page
+    assert "0 runs of 0 of the 16 arms are scored" in page
     assert "cannot be judged" in page
 
 
