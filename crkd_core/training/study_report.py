@@ -76,14 +76,14 @@ def study_page(
 
 
 def _ran(arms: Sequence[Arm], rows: Rows) -> str:
-    scored = {arm.name: len(_nds(rows, arm.name)) for arm in arms}
+    scored = {arm.name: len(_scores(rows, arm.name)) for arm in arms}
     missing = [name for name, count in scored.items() if count == 0]
     words = f"{sum(scored.values())} runs of {len(scored) - len(missing)} of the {len(scored)} arms are scored"
     return f"{words}; not: {', '.join(missing)}." if missing else f"{words}."
 
 
 def _order(rows: Rows) -> str:
-    means = {name: statistics.fmean(values) for name in ORDER if (values := _nds(rows, name).values())}
+    means = {name: statistics.fmean(values) for name in ORDER if (values := _scores(rows, name).values())}
     if len(means) < len(ORDER):
         return "The paper's order, teacher > CRKD > student >= baseline, cannot be judged: a row is missing."
     found = sorted(means, key=lambda name: -means[name])
@@ -93,32 +93,35 @@ def _order(rows: Rows) -> str:
 
 
 def _table(arms: Sequence[Arm], rows: Rows) -> str:
-    heads = ["arm", "what", "n", "mAP", "NDS", "mATE m", "mASE", "mAOE rad", "mAVE m/s", "mAAE", "NDS, difference to"]
+    heads = ["arm", "what", "n", "mAP", "NDS", "mATE m", "mASE", "mAOE rad", "mAVE m/s", "mAAE"]
+    heads += ["compared with", "mAP, difference", "NDS, difference"]
     lines = []
     for arm in arms:
         found = [row.metrics.official for row in rows.get(arm.name, {}).values() if row.metrics is not None]
         cells = [arm.name, arm.words, str(len(found))]
         if not found:
-            lines.append([*cells, "not scored" if arm.name in rows else "not run", *7 * [""]])
+            lines.append(
+                [*cells, "not scored" if arm.name in rows else "not run", *(len(heads) - len(cells) - 1) * [""]]
+            )
             continue
         cells += [_spread([f.mAP for f in found]), _spread([f.NDS for f in found])]
         for name in ("mATE", "mASE", "mAOE", "mAVE", "mAAE"):
             known = [value for f in found if (value := getattr(f, name)) is not None]
             cells.append(f"{statistics.fmean(known):.3f}" if known else "-")
-        lines.append([*cells, _difference(arm, rows)])
+        lines.append([*cells, arm.reference, *(_difference(arm, rows, figure) for figure in ("mAP", "NDS"))])
     return markdown_table(heads, lines, words=2)
 
 
-def _difference(arm: Arm, rows: Rows) -> str:
-    own, other = _nds(rows, arm.name), _nds(rows, arm.reference)
+def _difference(arm: Arm, rows: Rows, figure: str) -> str:
+    own, other = _scores(rows, arm.name, figure), _scores(rows, arm.reference, figure)
     both = [own[seed] - other[seed] for seed in own if seed in other]
-    return f"{_spread(both, sign='+')} to {arm.reference}" if both else ""
+    return _spread(both, sign="+") if both else ""
 
 
-def _nds(rows: Rows, arm: str) -> dict[int, float]:
-    """Seed -> NDS of the runs that are scored."""
+def _scores(rows: Rows, arm: str, figure: str = "NDS") -> dict[int, float]:
+    """Seed -> a figure of the runs that are scored."""
     found = rows.get(arm, {})
-    return {seed: row.metrics.official.NDS for seed, row in found.items() if row.metrics is not None}
+    return {seed: getattr(row.metrics.official, figure) for seed, row in found.items() if row.metrics is not None}
 
 
 def _spread(values: Sequence[float], *, sign: str = "") -> str:
@@ -156,15 +159,15 @@ def _commands(rows: Rows, data: Sequence[str]) -> str:
 
 def study_picture(arms: Sequence[Arm], rows: Rows, path: Path) -> None:
     """NDS of every arm that is scored: a dot for each seed, a line at the mean; less than 150 kB."""
-    scored = [arm for arm in arms if _nds(rows, arm.name)]
+    scored = [arm for arm in arms if _scores(rows, arm.name)]
     figure = Figure(figsize=(9, 1.2 + 0.34 * max(1, len(scored))))
     axes = figure.subplots()
     for place, arm in enumerate(reversed(scored)):
-        values = list(_nds(rows, arm.name).values())
+        values = list(_scores(rows, arm.name).values())
         axes.plot(values, [place] * len(values), "o", color=_COLOURS[arm.part], alpha=0.8)
         axes.plot([statistics.fmean(values)], [place], "|", color=_COLOURS[arm.part], markersize=18, markeredgewidth=2)
     for name, style in (("crkd", "-"), (CONTROL, "--")):
-        if values := list(_nds(rows, name).values()):
+        if values := list(_scores(rows, name).values()):
             axes.axvline(statistics.fmean(values), color="#999999", linewidth=0.8, linestyle=style, zorder=0)
     axes.set_yticks(range(len(scored)), [arm.name for arm in reversed(scored)])
     axes.set_xlabel(f"NDS; lines: crkd (full), {CONTROL} (dashed)")
