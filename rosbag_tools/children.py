@@ -179,12 +179,16 @@ class Children:
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and a closed terminal end the block as Ctrl-C does, so that ``Children`` are ended, too."""
+    """SIGTERM and a closed terminal end the block as Ctrl-C does, so that ``Children`` are ended, too.
+
+    A signal that this program was started to ignore, as by nohup, stays ignored.
+    """
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    both = (signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in both if signal.getsignal(number) is not signal.SIG_IGN]
     before = [signal.signal(number, interrupt) for number in numbers]
     try:
         yield

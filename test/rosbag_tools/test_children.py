@@ -102,7 +102,8 @@ def test_last_words_count_even_if_it_has_ended_since(children: Children) -> None
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_programs_end_with_the_one_that_started_them(tmp_path: Path, number: int) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from rosbag_tools.children import Children, ended_by_signals\n"
+        "import os, signal, sys; from pathlib import Path; from rosbag_tools.children import Children, ended_by_signals\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # the tests themselves may run under nohup
         f"with ended_by_signals(), Children(Path({str(tmp_path)!r}), os.environ) as children:\n"
         f"    child = children.start('worker', [sys.executable, '-c', {SLEEP!r}])\n"
         "    child.wait_for('ready', timeout=20)\n"
@@ -129,6 +130,16 @@ def test_signals_are_as_before_afterwards() -> None:
     with pytest.raises(KeyboardInterrupt):
         wait_for_a_signal()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_was_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ended_by_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_domain_in_use_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
