@@ -102,7 +102,8 @@ def test_last_words_count_even_if_it_has_ended_since(children: Children) -> None
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_programs_end_with_the_one_that_started_them(tmp_path: Path, number: int) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from rosbag_tools.children import Children, ended_by_signals\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from rosbag_tools.children import Children, ended_by_signals\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # the tests themselves may run under nohup
         f"with ended_by_signals(), Children(Path({str(tmp_path)!r}), os.environ) as children:\n"
         f"    child = children.start('worker', [sys.executable, '-c', {SLEEP!r}])\n"
