@@ -193,7 +193,7 @@ def divided(recipe: Recipe, batch: TrainingBatch, args: argparse.Namespace, taug
             output = module.model(one.inputs)
             watch.begin("targets and detection losses")
             targets = center_targets(one.boxes, one.labels, recipe)
-            losses = center_loss(output.tasks, targets, recipe.model.head)
+            losses = center_loss(output.joined, targets, recipe.model.head)
             if taught is not None and taught.teaches:
                 watch.begin("teacher")
                 maps = taught.taught(one.inputs)

@@ -12,7 +12,6 @@ from crkd_core.distillation.features import feature_loss, object_mask
 from crkd_core.distillation.radar import radar_loss
 from crkd_core.distillation.relation import RelationAdapters, relation_loss, resized_maps
 from crkd_core.distillation.response import response_loss
-from crkd_core.models.center_loss import joined_heatmaps
 from crkd_core.models.detector import FusionDetector, FusionOutput
 from crkd_core.models.folding import folded
 from crkd_core.types import NetworkInput
@@ -93,7 +92,7 @@ class Distiller:
         divisor = batch_divisor(config, len(boxes))
         if config.radar.weight > 0:
             assert student.radar_activation is not None
-            found["radar"] = radar_loss(student.radar_activation, joined_heatmaps(teacher.tasks), config.radar)
+            found["radar"] = radar_loss(student.radar_activation, teacher.joined.heatmap, config.radar)
         # MSFD compares in float32, and torch resizes in it on a GPU: converted once for all.
         fused = student.fused.float(), teacher.fused.float()
         maps = {
@@ -110,7 +109,7 @@ class Distiller:
             of_student, of_teacher = (resized_maps(one, scales) for one in fused)
             found["relation"] = relation_loss(adapters(of_student), of_teacher, config.relation, batch_divisor=divisor)
         if config.response.heatmap_weight > 0 or config.response.box_weight > 0:
-            response = response_loss(student.tasks, teacher.tasks, config.response)
+            response = response_loss(student.joined, teacher.joined, config.response)
             found |= {f"response/{name}": loss for name, loss in response.items()}
         return found
 

@@ -22,7 +22,7 @@ def radar_loss(radar_activation: Tensor, teacher_logits: Tensor, config: RadarDi
 
     Args:
         radar_activation: A, (B, 1, nx, ny).
-        teacher_logits: of all classes, (B, 10, nx, ny) float32, see ``center_loss.joined_heatmaps``.
+        teacher_logits: of all classes, (B, 10, nx, ny) float32, see ``center_head.JoinedMaps``.
         config: weight, which objectness, and how much cells count.
     """
     objectness = (released_objectness if config.objectness == "released" else highest_score)(teacher_logits)

@@ -7,15 +7,13 @@ H is a quality focal loss between the heat maps, S a smooth L1 between the box c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from crkd_core.config import ResponseDistillation
-from crkd_core.models.center_head import TaskMaps
-from crkd_core.models.center_loss import clamped_score, joined_codes, joined_heatmaps, named_by_task, sum_by_task
+from crkd_core.models.center_head import JoinedMaps
+from crkd_core.models.center_loss import clamped_score, named_by_task, sum_by_task
 from crkd_core.models.center_targets import CODES
 from crkd_core.models.normaliser import greatest, mean_count
 from crkd_core.ops.constants import constant
@@ -24,9 +22,7 @@ BOX_SCORE_STEP = 0.01
 BOX_FACTOR = 10.0
 
 
-def response_loss(
-    student: Sequence[TaskMaps], teacher: Sequence[TaskMaps], config: ResponseDistillation
-) -> dict[str, Tensor]:
+def response_loss(student: JoinedMaps, teacher: JoinedMaps, config: ResponseDistillation) -> dict[str, Tensor]:
     """The weighted losses of all tasks; their plain sum is the response loss. In float32, without autocast.
 
     Args:
@@ -37,12 +33,13 @@ def response_loss(
     Returns:
         ``heatmap/task0``, ..., ``box/task0``, ... scalars, float32.
     """
-    with torch.autocast(student[0].heatmap.device.type, enabled=False):
-        score = clamped_score(joined_heatmaps(teacher))
+    with torch.autocast(student.heatmap.device.type, enabled=False):
+        score = clamped_score(teacher.heatmap)
         weight = constant(config.task_weights, score.device)
-        heatmap = heatmap_losses(joined_heatmaps(student), score, center_score=config.center_score)
-        codes = joined_codes(student).float(), joined_codes(teacher).float()
-        box = box_losses(*codes, sum_by_task(score, dim=1), box_score=config.box_score)
+        heatmap = heatmap_losses(student.heatmap, score, center_score=config.center_score)
+        box = box_losses(
+            student.codes.float(), teacher.codes.float(), sum_by_task(score, dim=1), box_score=config.box_score
+        )
         return named_by_task(config.heatmap_weight * weight * heatmap, config.box_weight * weight * box)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,27 @@ class TaskMaps:
     rot: Tensor
     vel: Tensor
     heatmap: Tensor
+
+
+@dataclass(frozen=True)
+class JoinedMaps:
+    """The maps of all tasks beside each other, as losses read them.
+
+    Attributes:
+        heatmap: (B, 10, nx, ny) float32: logits of all of ``DETECTION_CLASSES``.
+        codes: (B, nx * ny, T, 10), the type of the maps: the box codes of every task in every cell.
+    """
+
+    heatmap: Tensor
+    codes: Tensor
+
+
+def joined_maps(tasks: Sequence[TaskMaps]) -> JoinedMaps:
+    """The maps of all tasks, see ``JoinedMaps``."""
+    heatmap = torch.cat([maps.heatmap for maps in tasks], dim=1).float()
+    codes = torch.cat([getattr(maps, name) for maps in tasks for name, _ in BOX_MAPS], dim=1)
+    cells = codes.flatten(2).transpose(1, 2)
+    return JoinedMaps(heatmap, cells.reshape(*cells.shape[:2], len(tasks), -1))
 
 
 class CenterHead(nn.Module):

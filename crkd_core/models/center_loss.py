@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from crkd_core.config import HeadConfig
-from crkd_core.models.center_head import BOX_MAPS, TASK_OF_LABEL, TASKS, TaskMaps
+from crkd_core.models.center_head import TASK_OF_LABEL, TASKS, JoinedMaps
 from crkd_core.models.center_targets import CODES, CenterTargets
 from crkd_core.models.normaliser import mean_count
 from crkd_core.ops.constants import constant
@@ -20,20 +18,20 @@ SCORE_CLAMP = 1e-4
 """Scores are kept this far from 0 and 1."""
 
 
-def center_loss(tasks: Sequence[TaskMaps], targets: CenterTargets, head: HeadConfig) -> dict[str, Tensor]:
+def center_loss(maps: JoinedMaps, targets: CenterTargets, head: HeadConfig) -> dict[str, Tensor]:
     """The losses of all tasks; their plain sum is the detection loss.
 
     Args:
-        tasks: raw head maps.
+        maps: raw.
         targets: see ``center_targets``.
         head: weight of the velocity codes.
 
     Returns:
         ``heatmap/task0``, ..., ``box/task0``, ... scalars, float32.
     """
-    with torch.autocast(tasks[0].heatmap.device.type, enabled=False):
-        heatmap = heatmap_losses(joined_heatmaps(tasks), targets.heatmap)
-        box = box_losses(joined_codes(tasks), targets, head.velocity_code_weight)
+    with torch.autocast(maps.heatmap.device.type, enabled=False):
+        heatmap = heatmap_losses(maps.heatmap, targets.heatmap)
+        box = box_losses(maps.codes, targets, head.velocity_code_weight)
     return named_by_task(heatmap, box)
 
 
@@ -60,7 +58,7 @@ def box_losses(codes: Tensor, targets: CenterTargets, velocity_weight: float) ->
     """Weighted L1 distance of the box codes, per box in the batch of all processes; NaN targets are left out.
 
     Args:
-        codes: (B, nx * ny, T, 10), see ``joined_codes``.
+        codes: (B, nx * ny, T, 10), see ``JoinedMaps``.
         targets: see ``center_targets``.
         velocity_weight: of the last two codes; the others have 1.
 
@@ -74,17 +72,6 @@ def box_losses(codes: Tensor, targets: CenterTargets, velocity_weight: float) ->
     distance = torch.where(known, predicted - targets.codes, 0.0).abs()
     boxes = targets.mask.sum((0, 2))
     return BOX_WEIGHT * (distance * weight).sum((0, 2, 3)) / mean_count(boxes, plus=1e-4)
-
-
-def joined_heatmaps(tasks: Sequence[TaskMaps]) -> Tensor:
-    """(B, 10, nx, ny) float32: logits of all of ``DETECTION_CLASSES``."""
-    return torch.cat([maps.heatmap for maps in tasks], dim=1).float()
-
-
-def joined_codes(tasks: Sequence[TaskMaps]) -> Tensor:
-    """(B, nx * ny, T, 10), the type of the maps: the box codes of every task in every cell."""
-    joined = torch.cat([getattr(maps, name) for maps in tasks for name, _ in BOX_MAPS], dim=1)
-    return joined.flatten(2).transpose(1, 2).reshape(len(joined), -1, len(tasks), CODES)
 
 
 def sum_by_task(values: Tensor, dim: int = 0) -> Tensor:

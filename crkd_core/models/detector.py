@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from crkd_core.config import CameraConfig, Recipe, RecipeError
 from crkd_core.geometry.grid import BevGrid
 from crkd_core.models.bev_decoder import BevDecoder
-from crkd_core.models.center_head import CenterHead, TaskMaps
+from crkd_core.models.center_head import CenterHead, JoinedMaps, TaskMaps, joined_maps
 from crkd_core.models.decode import Decoded, decode, decode_peaks, find_peaks
 from crkd_core.models.fusers import build_fuser
 from crkd_core.models.lidar_encoder import LidarEncoder
@@ -39,6 +40,11 @@ class FusionOutput:
     fused: Tensor
     other: Tensor
     radar_activation: Tensor | None
+
+    @functools.cached_property
+    def joined(self) -> JoinedMaps:
+        """The maps of all tasks beside each other, joined once for all losses."""
+        return joined_maps(self.tasks)
 
 
 class CameraBranch(nn.Module):

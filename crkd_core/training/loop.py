@@ -157,7 +157,7 @@ class DetectionTraining(lightning.LightningModule):
         """Every weighted loss of a batch, ``detection/...`` and ``distillation/...``; their plain sum is minimised."""
         output = self.model(batch.inputs)
         targets = center_targets(batch.boxes, batch.labels, self.recipe)
-        detection = center_loss(output.tasks, targets, self.recipe.model.head)
+        detection = center_loss(output.joined, targets, self.recipe.model.head)
         losses = {f"detection/{name}": loss for name, loss in detection.items()}
         if self._distiller is not None and self._distiller.teaches:
             taught = self._distiller.taught(batch.inputs)

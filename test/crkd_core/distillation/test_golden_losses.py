@@ -23,7 +23,7 @@ from crkd_core.distillation.radar import radar_loss, released_objectness
 from crkd_core.distillation.relation import RelationAdapters, relation_loss, resized_maps
 from crkd_core.distillation.response import response_loss
 from crkd_core.geometry.grid import BevGrid
-from crkd_core.models.center_head import BOX_MAPS, TASKS, TaskMaps
+from crkd_core.models.center_head import BOX_MAPS, TASKS, TaskMaps, joined_maps
 from crkd_core.models.center_loss import center_loss
 from crkd_core.models.center_targets import draw_targets
 
@@ -116,7 +116,7 @@ def test_relations(load_golden: Load) -> None:
 
 def test_responses(load_golden: Load) -> None:
     g = load_golden("center_head_losses")
-    student, teacher = task_maps(g, "in.student."), task_maps(g, "in.teacher.")
+    student, teacher = (joined_maps(task_maps(g, f"in.{name}.")) for name in ("student", "teacher"))
     losses = response_loss(student, teacher, ResponseDistillation(task_weights=tuple(g.meta["loss_soft_task_weights"])))
     for t in range(len(TASKS)):
         close(losses[f"heatmap/task{t}"], g[f"out.amp.loss.heatmap/task{t}/kd"])
@@ -125,8 +125,9 @@ def test_responses(load_golden: Load) -> None:
 
 def test_gradients_of_detection_and_response(load_golden: Load) -> None:
     g = load_golden("center_head_losses")
-    student, teacher = task_maps(g, "in.student."), task_maps(g, "in.teacher.")
-    inputs = [getattr(maps, name).requires_grad_() for maps in student for name in NAMES]
+    raw = task_maps(g, "in.student.")
+    inputs = [getattr(maps, name).requires_grad_() for maps in raw for name in NAMES]
+    student, teacher = joined_maps(raw), joined_maps(task_maps(g, "in.teacher."))
     half, cells = g.meta["half_extent"], g.meta["cells"]
     grid = BevGrid((-half, -half), (2 * half / cells,) * 2, (cells, cells), (-5.0, 3.0))
     targets = draw_targets([g["in.boxes0"], g["in.boxes1"]], [g["in.labels0"], g["in.labels1"]], grid, HeadConfig())

@@ -70,7 +70,7 @@ def test_losses_and_gradients_of_a_step(
     boxes, labels = ([g[f"in.{name}{i}"] for i in range(2)] for name in ("gt_boxes", "gt_labels"))
     output = student(inputs)
     targets = center_targets(boxes, [label.long() for label in labels], recipe)
-    detection = center_loss(output.tasks, targets, recipe.model.head)
+    detection = center_loss(output.joined, targets, recipe.model.head)
     check(g, "teacher_eval_mode", detection, tolerance=2e-4)
     distiller.teacher.eval()
     check(g, "teacher_eval_mode", distiller.losses(output, distiller.taught(inputs), boxes, adapters), tolerance=2e-4)

@@ -20,8 +20,7 @@ from crkd_core.distillation.radar import highest_score, radar_loss, released_obj
 from crkd_core.distillation.relation import RelationAdapters, relation_loss, resized_maps
 from crkd_core.distillation.response import box_losses, response_loss
 from crkd_core.geometry.grid import BevGrid
-from crkd_core.models.center_head import TASKS, TaskMaps
-from crkd_core.models.center_loss import joined_heatmaps
+from crkd_core.models.center_head import TASKS, TaskMaps, joined_maps
 
 CORRECTED, RELEASED = FeatureDistillation(), FeatureDistillation(masks="released")
 GRID = BevGrid.from_config(BevConfig())
@@ -128,7 +127,7 @@ def test_only_the_released_relation_depends_on_the_size_of_the_features():
 
 
 def test_the_radar_learns_where_any_class_scores():
-    logits = joined_heatmaps(maps(0))
+    logits = joined_maps(maps(0)).heatmap
     expected = highest_score(logits)
     torch.testing.assert_close(expected, logits.sigmoid().amax(1, keepdim=True))
     assert radar_loss(expected, logits, RadarDistillation()) == 0
@@ -173,7 +172,7 @@ def test_the_released_objectness_of_one_sure_task_stays_far_below_one():
 
 
 def test_equal_box_answers_cost_nothing_and_weights_scale_a_task():
-    student, teacher = maps(0), maps(1)
+    student, teacher = joined_maps(maps(0)), joined_maps(maps(1))
     same = response_loss(teacher, teacher, ResponseDistillation())
     assert all(loss == 0 for name, loss in same.items() if name.startswith("box/"))
     single, double = (

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from crkd_core.config import HeadConfig
-from crkd_core.models.center_head import TASKS, TaskMaps
+from crkd_core.models.center_head import TASKS, TaskMaps, joined_maps
 from crkd_core.models.center_loss import box_losses, center_loss, heatmap_losses, sum_by_task
 from crkd_core.models.center_targets import CenterTargets
 
@@ -35,7 +35,7 @@ def test_losses_of_a_task_are_of_its_own_maps() -> None:
     targets.mask[0, :, 0] = True
     one, other = maps(0), maps(1)
     changed = [*one[:2], other[2], *one[3:]]
-    before, after = (center_loss(tasks, targets, HeadConfig()) for tasks in (one, changed))
+    before, after = (center_loss(joined_maps(tasks), targets, HeadConfig()) for tasks in (one, changed))
     assert {name for name in before if before[name] != after[name]} == {"heatmap/task2", "box/task2"}
     assert list(before) == [f"{kind}/task{t}" for kind in ("heatmap", "box") for t in range(len(TASKS))]
 

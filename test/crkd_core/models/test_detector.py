@@ -76,7 +76,7 @@ def test_training_step_reaches_every_weight(calibration: bool, fuser: str, neck:
     recipe = small_recipe(radar={"calibration": calibration}, fuser={"type": fuser}, camera={"neck": neck})
     model = FusionDetector(recipe).train()
     output = model(random_input((2, 1), (40, 25)))
-    losses = center_loss(output.tasks, center_targets(*random_truth(2), recipe), recipe.model.head)
+    losses = center_loss(output.joined, center_targets(*random_truth(2), recipe), recipe.model.head)
     assert set(losses) == {f"{kind}/task{t}" for kind in ("heatmap", "box") for t in range(6)}
     total = torch.stack(list(losses.values())).sum()
     if output.radar_activation is not None:
@@ -97,7 +97,7 @@ def test_a_detector_of_one_sensor_trains_and_reads_nothing_else(absent: str) -> 
     output = model(inputs)
     assert output.camera_gated.shape[1] == (0 if absent == "camera" else 8)
     assert output.other.shape[1] == (0 if absent == "radar" else 8)
-    losses = center_loss(output.tasks, center_targets(*random_truth(2), recipe), recipe.model.head)
+    losses = center_loss(output.joined, center_targets(*random_truth(2), recipe), recipe.model.head)
     torch.stack(list(losses.values())).sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
     keys = {name.partition(".")[0] for name in model.state_dict()}
@@ -127,7 +127,7 @@ def test_swin_student_trains() -> None:
     recipe = small_recipe(camera={"backbone": "swin_t", "neck": "generalized_lss_fpn"})
     model = FusionDetector(recipe).train()
     output = model(random_input((1, 1), (40, 25)))
-    losses = center_loss(output.tasks, center_targets(*random_truth(2), recipe), recipe.model.head)
+    losses = center_loss(output.joined, center_targets(*random_truth(2), recipe), recipe.model.head)
     torch.stack(list(losses.values())).sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
@@ -146,7 +146,7 @@ def test_any_sensor_may_be_missing(images: tuple[int, ...], points: tuple[int, .
     for sample in range(2):
         assert bool(output.camera_gated[sample].abs().sum() > 0) == (images[sample] > 0)
         assert points[sample] > 0 or output.other[sample].abs().sum() == 0
-    losses = center_loss(output.tasks, center_targets(*random_truth(2), recipe), recipe.model.head)
+    losses = center_loss(output.joined, center_targets(*random_truth(2), recipe), recipe.model.head)
     total = torch.stack(list(losses.values())).sum()
     total.backward()
     assert torch.isfinite(total)
@@ -232,7 +232,7 @@ def test_unknown_velocity_does_not_count() -> None:
     boxes, labels = random_truth(1)
     output = FusionDetector(recipe).eval()(random_input((1,), (5,)))
     boxes[0][:, 7:] = float("nan")
-    losses = center_loss(output.tasks, center_targets(boxes, labels, recipe), recipe.model.head)
+    losses = center_loss(output.joined, center_targets(boxes, labels, recipe), recipe.model.head)
     assert all(torch.isfinite(loss) for loss in losses.values())
 
 
@@ -241,7 +241,7 @@ def test_no_box_at_all() -> None:
     with torch.inference_mode():
         output = FusionDetector(recipe).eval()(random_input((1,), (5,)))
     empty = [torch.zeros(0, 9)], [torch.zeros(0, dtype=torch.int64)]
-    losses = center_loss(output.tasks, center_targets(*empty, recipe), recipe.model.head)
+    losses = center_loss(output.joined, center_targets(*empty, recipe), recipe.model.head)
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert all(float(losses[f"box/task{t}"]) == 0 for t in range(6))
 
@@ -252,7 +252,7 @@ def test_loss_is_computed_in_float32_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = model(random_input((1, 1), (20, 20)))
         assert output.tasks[0].heatmap.dtype == torch.bfloat16
-        losses = center_loss(output.tasks, center_targets(*random_truth(2), recipe), recipe.model.head)
+        losses = center_loss(output.joined, center_targets(*random_truth(2), recipe), recipe.model.head)
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
     assert model.decode(output)[0].boxes.dtype == torch.float32
 

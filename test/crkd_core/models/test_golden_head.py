@@ -10,7 +10,7 @@ import torch
 
 from crkd_core.config import HeadConfig
 from crkd_core.geometry.grid import BevGrid
-from crkd_core.models.center_head import BOX_MAPS, TASKS, TaskMaps
+from crkd_core.models.center_head import BOX_MAPS, TASKS, TaskMaps, joined_maps
 from crkd_core.models.center_loss import center_loss
 from crkd_core.models.center_targets import draw_targets, gaussian_radius
 from crkd_core.models.decode import decode, find_peaks, gather_codes, peak_boxes
@@ -58,7 +58,7 @@ def test_losses(load_golden: Load, variant: str, velocity_weight: float) -> None
     head = HeadConfig(velocity_code_weight=velocity_weight)
     boxes, labels = [g["in.boxes0"], g["in.boxes1"]], [g["in.labels0"], g["in.labels1"]]
     targets = draw_targets(boxes, labels, square_grid(g.meta["half_extent"], g.meta["cells"]), head)
-    losses = center_loss(task_maps(g, "in.student."), targets, head)
+    losses = center_loss(joined_maps(task_maps(g, "in.student.")), targets, head)
     for t in range(len(TASKS)):
         torch.testing.assert_close(
             losses[f"heatmap/task{t}"], g[f"out.{variant}.loss.heatmap/task{t}"], rtol=1e-5, atol=1e-6

@@ -33,7 +33,7 @@ def test_a_training_step_reaches_every_weight() -> None:
     batch = collate_training([samples[0, 0], samples[0, 1]])
     model = FusionDetector(recipe).train()
     losses = center_loss(
-        model(batch.inputs).tasks, center_targets(batch.boxes, batch.labels, recipe), recipe.model.head
+        model(batch.inputs).joined, center_targets(batch.boxes, batch.labels, recipe), recipe.model.head
     )
     torch.stack(list(losses.values())).sum().backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
