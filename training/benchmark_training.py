@@ -37,8 +37,6 @@ from crkd_core.config import Recipe, load_recipe
 from crkd_core.data.dataset import TrainingBatch, TrainingSet
 from crkd_core.data.packed import PackedFrames
 from crkd_core.distillation.distiller import Distiller
-from crkd_core.models.center_loss import center_loss
-from crkd_core.models.center_targets import center_targets
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import load_checkpoint
 from crkd_core.training.loop import (
@@ -178,49 +176,58 @@ def loaded(recipe: Recipe, samples: TrainingSet, args: argparse.Namespace) -> tu
 
 def divided(recipe: Recipe, batch: TrainingBatch, args: argparse.Namespace, taught: Distiller | None) -> dict[str, Any]:
     """Milliseconds of the parts of a step on one batch, medians, and what the losses of distillation cost."""
-    module = DetectionTraining(recipe, TrainingOptions(out=Path()), distiller=taught).to(own_device()).train()
-    if taught is not None:
-        taught.teacher.to(own_device())
-    batch = batch.to(own_device())
-    optimizer = module.configure_optimizers()["optimizer"]
+    steps = Steps(recipe, batch, args.precision, taught)
+    parts = medians(steps.timed() for _ in range(WARM_UP + args.steps))
+    whole = sum(parts.values())
+    found: dict[str, Any] = {"device_samples_per_s": 1000 * recipe.train.batch_size / whole, "step_ms": parts}
+    if taught is not None and taught.teaches:
+        unheard = Steps(recipe, batch, args.precision, Unheard(taught))
+        without = sum(medians(unheard.timed() for _ in range(WARM_UP + args.steps)).values())
+        found["distillation_losses"] = {"ms": whole - without, "share_of_step": 1 - without / whole}
+    if args.kernels:
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
+            steps.timed()
+        order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        print(record.key_averages().table(sort_by=order, row_limit=args.kernels, max_name_column_width=90))
+    return found
 
-    def step(*, distil: bool = True) -> dict[str, float]:
-        watch = Watch()
-        lower = TYPES[args.precision]
-        one = replace(batch)  # whose pixels are not normalised yet
-        with torch.autocast(own_device().partition(":")[0], lower) if lower != torch.float32 else nullcontext():
-            watch.begin("student")
-            output = module.model(one.inputs)
-            watch.begin("targets and detection losses")
-            targets = center_targets(one.boxes, one.labels, recipe)
-            losses = center_loss(output.joined, targets, recipe.model.head)
-            if taught is not None and taught.teaches:
-                watch.begin("teacher")
-                maps = taught.taught(one.inputs)
-                if distil:
-                    watch.begin("distillation losses")
-                    losses = {**losses, **taught.losses(output, maps, one.boxes, module.adapters)}
+
+class Steps:
+    """Steps of training on one batch, part by part; without the loop around them."""
+
+    def __init__(self, recipe: Recipe, batch: TrainingBatch, precision: str, distiller: Distiller | None) -> None:
+        self.module = DetectionTraining(recipe, TrainingOptions(out=Path()), distiller=distiller)
+        self.module.to(own_device()).train()
+        if distiller is not None:
+            distiller.teacher.to(own_device())
+        self.batch = batch.to(own_device())
+        self.optimizer = self.module.configure_optimizers()["optimizer"]
+        self.lower = TYPES[precision]
+
+    def timed(self) -> dict[str, float]:
+        """One step; milliseconds of its parts."""
+        watch, device = Watch(), own_device().partition(":")[0]
+        with torch.autocast(device, self.lower) if self.lower != torch.float32 else nullcontext():
+            losses = self.module.losses(replace(self.batch), begins=watch.begin)  # pixels are not normalised yet
             total = torch.stack(list(losses.values())).sum()
         watch.begin("backward")
         total.backward()
         watch.begin("clipping and optimiser")
-        torch.nn.utils.clip_grad_norm_(module.parameters(), recipe.train.gradient_clip)
-        optimizer.step()
-        optimizer.zero_grad()
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.module.recipe.train.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         return watch.end()
 
-    parts = medians(step() for _ in range(WARM_UP + args.steps))
-    whole = sum(parts.values())
-    found: dict[str, Any] = {"device_samples_per_s": 1000 * recipe.train.batch_size / whole, "step_ms": parts}
-    if taught is not None and taught.teaches:
-        without = sum(medians(step(distil=False) for _ in range(WARM_UP + args.steps)).values())
-        found["distillation_losses"] = {"ms": whole - without, "share_of_step": 1 - without / whole}
-    if args.kernels:
-        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
-            step()
-        order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-        print(record.key_averages().table(sort_by=order, row_limit=args.kernels, max_name_column_width=90))
-    return found
+
+class Unheard(Distiller):
+    """A teacher that is asked, and whose answers nobody learns from."""
+
+    def __init__(self, other: Distiller) -> None:
+        self.config, self.teacher = other.config, other.teacher
+
+    def losses(self, *_: Any) -> dict[str, torch.Tensor]:
+        """None."""
+        return {}
 
 
 class Watch:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -153,14 +153,25 @@ class DetectionTraining(lightning.LightningModule):
         """The last batch is looked at too."""
         self._watch.read()
 
-    def losses(self, batch: TrainingBatch) -> dict[str, torch.Tensor]:
-        """Every weighted loss of a batch, ``detection/...`` and ``distillation/...``; their plain sum is minimised."""
+    def losses(
+        self, batch: TrainingBatch, *, begins: Callable[[str], object] = lambda _part: None
+    ) -> dict[str, torch.Tensor]:
+        """Every weighted loss of a batch, ``detection/...`` and ``distillation/...``; their plain sum is minimised.
+
+        Args:
+            batch: on the device.
+            begins: told of each part of the work when it begins, for those who measure it.
+        """
+        begins("student")
         output = self.model(batch.inputs)
+        begins("targets and detection losses")
         targets = center_targets(batch.boxes, batch.labels, self.recipe)
         detection = center_loss(output.joined, targets, self.recipe.model.head)
         losses = {f"detection/{name}": loss for name, loss in detection.items()}
         if self._distiller is not None and self._distiller.teaches:
+            begins("teacher")
             taught = self._distiller.taught(batch.inputs)
+            begins("distillation losses")
             distilled = self._distiller.losses(output, taught, batch.boxes, self.adapters)
             losses |= {f"distillation/{name}": loss for name, loss in distilled.items()}
         return losses
