@@ -3,8 +3,8 @@
 A distribution's ``ros2 launch`` runs in the system's interpreter, which has NumPy and PyYAML but nothing of a virtual
 environment: nothing else is imported here.
 
-Every parameter of the node is a launch argument of the same name. What each sensor of a group has, such as its topic,
-is one argument with ``{}`` in place of the sensor's name.
+Every parameter of the node is a launch argument of the same name, but for those of single sensors. What each sensor of
+a group has, such as its topic, is one argument with ``{}`` in place of the sensor's name.
 """
 
 from __future__ import annotations

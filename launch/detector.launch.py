@@ -1,6 +1,7 @@
 """Start the detector: ``ros2 launch crkd_ros detector.launch.py device:=cuda precision:=fp16 rviz:=true``.
 
-Every parameter of the node is an argument; one that is given wins over ``params_file``. ``--show-args`` lists them all.
+Every parameter of the node is an argument, but for those of single sensors; one that is given wins over
+``params_file``. ``--show-args`` lists them all.
 """
 
 from __future__ import annotations

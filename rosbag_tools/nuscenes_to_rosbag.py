@@ -119,7 +119,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Convert scenes of a nuScenes-format data set to rosbag2 bags with images, radar and LiDAR points, "
         "transforms, odometry, CAN bus, map, ground truth and complete annotations, every message at its own time.",
         epilog="A bag appears under its name when it is complete. Run the same command again after an interruption: "
-        "finished scenes are skipped.",
+        "finished scenes are skipped (with --out-dir).",
     )
     parser.add_argument(
         "--dataroot", type=Path, required=True, help="folder that holds samples/, sweeps/ and the tables"

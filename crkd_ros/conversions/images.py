@@ -29,6 +29,8 @@ ENCODINGS = (*CHANNELS, *MOSAICS)
 """Encodings of ``sensor_msgs/Image`` that are read."""
 DISTORTIONS = {"plumb_bob": 5, "rational_polynomial": 8}
 """Distortion models that are read, and how many coefficients each has."""
+BENT = ("equidistant", "fisheye")
+"""Distortion models that are no pinhole even if all coefficients are 0."""
 
 
 @dataclass(frozen=True)
@@ -203,9 +205,9 @@ def _check_single(message: Any, source: str) -> None:
 
 def _distortion_of(message: Any, source: str) -> FloatArray | None:
     coefficients = np.array(message.d, dtype=np.float64)
-    if not coefficients.any():
-        return None
     model = str(message.distortion_model)
+    if not coefficients.any() and model not in BENT:
+        return None
     if DISTORTIONS.get(model) != coefficients.size or not np.isfinite(coefficients).all():
         expected = " or ".join(f"{name} with {count}" for name, count in DISTORTIONS.items())
         raise ConversionError(

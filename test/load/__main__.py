@@ -198,7 +198,8 @@ def main(argv: list[str] | None = None) -> int:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2))
     sys.stdout.write(f"written: {path}\n")
     if args.page is not None:
-        args.page.write_text(page(result, "make soak" if args.soak else "make load"))
+        compared = f' LOAD_ARGS="--compare {args.compare:g}"' if args.soak and args.compare else ""
+        args.page.write_text(page(result, f"make {'soak' if args.soak else 'load'}{compared}"))
     return 0 if all(result.goals().values()) else 1
 
 

@@ -155,7 +155,12 @@ def test_uncalibrated_camera_is_refused(messages: Messages) -> None:
 
 @pytest.mark.parametrize(
     ("model", "coefficients"),
-    [("equidistant", np.full(4, 0.1)), ("rational_polynomial", np.full(5, 0.1)), ("plumb_bob", np.full(5, np.nan))],
+    [
+        ("equidistant", np.full(4, 0.1)),
+        ("equidistant", np.zeros(4)),
+        ("rational_polynomial", np.full(5, 0.1)),
+        ("plumb_bob", np.full(5, np.nan)),
+    ],
 )
 def test_other_distortion_is_refused_with_the_fix(messages: Messages, model: str, coefficients: FloatArray) -> None:
     message = camera_info_message(messages, CameraModel(K, 1600, 900), stamp=0, frame_id="cam_front")
