@@ -57,16 +57,18 @@ def blurred(
     # Three samples, evenly spaced along the path, or nine from two passes of three.
     for part in (1 / 3,) if smear < 6 else (1 / 3, 1 / 9):
         step = np.float32(part) * flow
-        ahead, behind = (
-            cv2.remap(image, _pixels(size) + sign * step, _NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            for sign in (1, -1)
-        )
+        ahead, behind = (_looked_up(image, _pixels(size) + sign * step) for sign in (1, -1))
         both = cv2.addWeighted(ahead, 0.5, behind, 0.5, 0)
         image = np.asarray(cv2.addWeighted(both, 2 / 3, image, 1 / 3, 0), dtype=np.uint8)
     return image
 
 
-_NO_MAP = np.empty(0, dtype=np.float32)  # columns and rows come as one map
+def _looked_up(image: Image, places: NDArray[np.float32]) -> Image:
+    """The colours of an image at places (H, W, 2), columns and rows."""
+    columns, rows = cv2.split(places)  # a single map of both needs an empty one beside it, which OpenCV 5 reads
+    return np.asarray(
+        cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), dtype=np.uint8
+    )
 
 
 @lru_cache(maxsize=4)

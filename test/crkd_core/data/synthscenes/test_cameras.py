@@ -176,6 +176,16 @@ def test_images_smear_by_night_at_speed_only(stage: Stage):
     assert edge(14.0, dusk) < 0.7 * edge(0.0, dusk)
 
 
+def test_smearing_leaves_the_light_as_it_is(stage: Stage):
+    dusk = Conditions("dusk", sun_elevation=np.deg2rad(-5.0), sun_azimuth=0.0)
+    still, smeared = (
+        _picture(stage(ego_speed=speed, conditions=dusk, image_noise=0.0), "CAM_FRONT_LEFT") for speed in (0.0, 14.0)
+    )
+    assert not np.array_equal(still, smeared)
+    assert still.mean() == pytest.approx(smeared.mean(), rel=0.02)
+    assert still.std() == pytest.approx(smeared.std(), rel=0.05)
+
+
 def test_a_low_sun_veils_the_picture_unless_something_hides_it(stage: Stage):
     low = Conditions("day", sun_elevation=np.deg2rad(8.0), sun_azimuth=0.0)
     hidden = Block("building", (1.0, 6.0, 12.0), 30.0, -1.75)
