@@ -19,12 +19,13 @@ PROGRAMS = {
     # Notes what it is asked to start, one word a line; runs until the job is requeued, or ends with the test's code.
     "srun": """printf '%s\\n' "$@" > "$BOX/srun"
 while [ -e "$BOX/runs" ]; do sleep 0.01; done
+sleep "${SRUN_ENDS_LATER:-0}"
 exit "${CODE:-0}"
 """,
     "scontrol": """echo "$*" >> "$BOX/scontrol"
 case "$1" in
   show) printf 'gpu-a7\\ngpu-a9\\n' ;;
-  requeue) rm "$BOX/runs" ;;
+  requeue) rm "$BOX/runs"; sleep "${SCONTROL_ENDS_LATER:-0}" ;;
 esac
 """,
 }
@@ -88,8 +89,12 @@ def test_a_job_that_was_requeued_resumes_when_there_is_something_to_resume(
     assert started(environment, *line)[-2:] == ["--half", "--no-progress"]
 
 
-def test_before_the_time_limit_the_job_puts_itself_back_into_the_queue(environment: dict[str, str], tmp_path: Path):
+@pytest.mark.parametrize("later", ["SRUN_ENDS_LATER", "SCONTROL_ENDS_LATER"])
+def test_before_the_time_limit_the_job_puts_itself_back_into_the_queue(
+    environment: dict[str, str], tmp_path: Path, later: str
+):
     (tmp_path / "runs").touch()
+    environment |= {later: "0.3"}
     with subprocess.Popen(["bash", JOB, *command(tmp_path)], env=environment, stdout=subprocess.PIPE) as job:
         while not (tmp_path / "srun").exists():
             assert job.poll() is None
