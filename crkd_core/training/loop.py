@@ -284,7 +284,7 @@ def train(
 def _begin(model: FusionDetector, start: Mapping[str, torch.Tensor] | None, pretrained: Path | None) -> None:
     """Weights of a run that begins: those of ``start``, then those of a pretrained camera backbone."""
     if start is not None:
-        _start_from(model, start)
+        start_from(model, start)
     if pretrained is not None:
         if model.camera is None:
             raise TrainingError(f"recipe {model.recipe.name}: has no camera branch that {pretrained} could start")
@@ -292,7 +292,7 @@ def _begin(model: FusionDetector, start: Mapping[str, torch.Tensor] | None, pret
         logger.info("%s: %d entries loaded, %d not needed", pretrained, report.loaded, len(report.dropped))
 
 
-def _start_from(model: FusionDetector, start: Mapping[str, torch.Tensor]) -> None:
+def start_from(model: FusionDetector, start: Mapping[str, torch.Tensor]) -> None:
     """Take over what there is; what the model has besides (say, the calibration block) starts fresh."""
     expected = model.state_dict()
     wrong = [name for name, value in start.items() if name not in expected or expected[name].shape != value.shape]
