@@ -40,6 +40,8 @@ def radar_sweeps(drive: Drive, scans: Sequence[tuple[RadarMount, int]]) -> list[
     Raises:
         SynthError: a stamp outside the drive.
     """
+    if not scans:
+        return []
     track = drive.ego_track([stamp for _, stamp in scans])
     seen = view(drive, scans, track, drive.states_at([stamp for _, stamp in scans]))
     draws, link = Draws.of(drive, scans), make_link(drive, scans)

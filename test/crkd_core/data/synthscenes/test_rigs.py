@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+from crkd_core.data.frames import annotated_frame
 from crkd_core.data.nuscenes import load_index
 from crkd_core.data.synthscenes.config import SynthConfig, camera_intrinsics
 from crkd_core.data.synthscenes.frames import frame_at
@@ -50,6 +52,25 @@ def test_a_data_set_of_the_rig_is_indexed_with_all_its_sensors(tmp_path: Path):
     expected = {c.name for c in config.cameras} | {r.name for r in config.radars} | {"LIDAR_TOP"}
     assert set(index.channels(index.scene("scene-9002"))) == expected
     assert len(index.complete_samples()) == 2
+
+
+@pytest.mark.parametrize("kind", ["cameras", "radars"])
+def test_a_rig_of_one_kind_of_sensor_is_simulated_written_and_indexed(tmp_path: Path, kind: str):
+    both = with_rig(SynthConfig(image_width=96, lidar_columns=90), _SHIPPED)
+    config = msgspec.structs.replace(both, **{"radars" if kind == "cameras" else "cameras": ()})
+    drive = make_drive(9002, config, duration_s=1.0)
+    frame = frame_at(drive, drive.start_ns, sweeps=2)
+    names = {mount.name for mount in getattr(config, kind)}
+    assert {*frame.frame.cameras, *frame.frame.radars} == names
+    assert frame.num_points.max() > 20  # of the LiDAR
+    write_nuscenes(tmp_path / "set", [drive], progress=False)
+    index = load_index(tmp_path / "set", "v1.0-mini")
+    assert set(index.channels(index.scene("scene-9002"))) == names | {"LIDAR_TOP"}
+    assert len(index.complete_samples()) == 2
+    (sample, _) = index.complete_samples()
+    read = annotated_frame(index, sample)
+    np.testing.assert_array_equal(read.num_points, frame.num_points)
+    assert {*read.frame.cameras, *read.frame.radars} == names
 
 
 def test_another_rig_is_another_configuration():
