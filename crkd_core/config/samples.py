@@ -43,7 +43,7 @@ class PasteConfig(Section, frozen=True, kw_only=True):
 
 
 class SensorDropout(Section, frozen=True, kw_only=True):
-    """Chance that a training sample lacks a sensor as a whole; at least one sensor of a sample always stays."""
+    """Chance that a training sample lacks a sensor as a whole; of those the model reads, at least one always stays."""
 
     camera: Fraction = 0.0
     """Of each camera."""

@@ -152,7 +152,7 @@ def training_scene(
     augment = draw_bev_augment(recipe.bev_augment, rng)
     # Streams of their own: what is drawn for the images does not depend on them.
     dropping, pasting = rng.spawn(2)
-    frame = with_dropped_sensors(sample.frame, recipe.samples.dropout, dropping)
+    frame = with_dropped_sensors(sample.frame, recipe, dropping)
     pasted = None if paster is None else paster.draw(*_annotated(sample), pasting)
     boxes, labels = training_boxes(sample, recipe.bev, augment, pasted)
     return TrainingScene(frame, boxes, labels, sample.token, augment, pasted, rng)
