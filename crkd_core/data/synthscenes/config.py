@@ -14,8 +14,11 @@ from crkd_core.data.synthscenes.conditions import ConditionShares
 from crkd_core.geometry.transforms import transform, yaw_rotation
 from crkd_core.types import FloatArray
 
-SIMULATOR_VERSION = 2
-"""Raised whenever the same seed and configuration would give other data."""
+SIMULATOR_VERSION = 3
+"""Raised whenever the same seed and configuration would give other data; part of ``SynthConfig.config_hash``."""
+WORLD_SEED = 2
+"""Drawn from together with a drive's seed. Never changed: drive 7 stays the same road, traffic and weather when what
+sensors make of it, or how it is annotated, changes and ``SIMULATOR_VERSION`` with it."""
 TRAINING_SEEDS = range(9000)
 """Seeds of drives to train on."""
 EVALUATION_SEEDS = range(9000, 1_000_000)

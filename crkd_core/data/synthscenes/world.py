@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from crkd_core.cli import UserError
 from crkd_core.data.synthscenes.conditions import Conditions, draw_conditions
-from crkd_core.data.synthscenes.config import SynthConfig
+from crkd_core.data.synthscenes.config import WORLD_SEED, SynthConfig
 from crkd_core.data.synthscenes.frontage import populate_frontage
 from crkd_core.data.synthscenes.ground import Ground, build_ground, crossing_street, crosswalk
 from crkd_core.data.synthscenes.junction import HALF_WIDTH, LENGTH, Junction, clear_junction, populate_junction
@@ -254,7 +254,7 @@ def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float =
     if seed < 0:
         raise SynthError(f"seed: expected a non-negative integer, got {seed}")
     config = SynthConfig() if config is None else config
-    rng = np.random.default_rng([config.version, seed])
+    rng = np.random.default_rng([WORLD_SEED, seed])
     layout = make_layout(rng)
     profiles, crossing = make_profiles(rng, layout, duration_s)
     travelled = profiles.covered_by(EGO, duration_s)
@@ -262,7 +262,7 @@ def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float =
     road = make_road(rng, -150.0, travelled + 150.0, tightest)
     crossing_s = float(rng.uniform(9, 16)) if crossing else None
     junction = _make_junction(rng, crossing_s, travelled)
-    conditions = draw_conditions(np.random.default_rng([config.version, seed, 1]), config.conditions)
+    conditions = draw_conditions(np.random.default_rng([WORLD_SEED, seed, 1]), config.conditions)
     for _ in range(_ATTEMPTS):
         cast = _populated(rng, layout, profiles, travelled, duration_s, config.density, crossing_s, junction)
         drive = _without_overlaps(

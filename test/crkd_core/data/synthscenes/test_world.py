@@ -19,6 +19,18 @@ def test_the_same_seed_gives_the_same_drive_and_another_seed_another(drive: Driv
     assert make_drive(5).actors != drive.actors
 
 
+def test_a_drive_stays_the_same_world_in_every_version_of_the_simulator(drive: Drive):
+    newer = make_drive(4, msgspec.structs.replace(SynthConfig(), version=99))
+    assert newer.actors == drive.actors
+    assert newer.conditions == drive.conditions
+    np.testing.assert_array_equal(newer.road.xy, drive.road.xy)
+    # What figures in docs/ were measured on.
+    assert (len(drive.actors), len(drive.blocks)) == (282, 55)
+    assert drive.sizes.sum() == pytest.approx(2544.54, abs=0.01)
+    assert drive.conditions.rain == pytest.approx(2.071, abs=0.001)
+    np.testing.assert_allclose(drive.ego_pose(drive.start_ns + 10_000 * _MS)[:2, 3], [105.26, 328.30], atol=0.01)
+
+
 def test_config_hash_changes_with_any_value():
     config = SynthConfig()
     assert config.config_hash() == SynthConfig().config_hash()
