@@ -146,9 +146,11 @@ def radar_points_in_boxes(sweeps: list[RadarSweep], boxes: Boxes3D) -> NDArray[n
 
 
 def visibility(result: Scan, pick: NDArray[np.int64]) -> FloatArray:
-    """(N,) share of each picked actor's rays that nothing stopped before; 0 where no ray points at it."""
-    would = result.would_hit[pick]
-    return np.asarray(np.minimum(result.hits()[pick] / np.maximum(would, 1), 1.0))
+    """(N,) share of each picked actor's rays that no other body stops before; 0 where no ray points at it.
+
+    Whether they come back does not count: an actor in full view stays visible however far, dark or rained upon.
+    """
+    return np.asarray(result.met[pick] / np.maximum(result.would_hit[pick], 1))
 
 
 def _on_grid(drive: Drive, index: int, hz: int, shift_ms: float) -> int:

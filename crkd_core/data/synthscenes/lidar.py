@@ -46,26 +46,26 @@ class Scan:
         horizontal: (32, C) distance from the sensor's axis, m; inf where nothing came back.
         body: (32, C) int64, index of the body met, GROUND, NOTHING or DROP.
         intensity: (32, C) 100 times the share of light that an ideal white surface would return at that distance.
+        met: (N,) int64, rays that meet each body before anything else, whether they come back or not.
         crossed: (M,) int64, every body on the way of every ray, as ``body * rays + ray``; a body of several parts
             may be there several times.
-        bodies: how many there are.
     """
 
     azimuth: FloatArray
     horizontal: FloatArray
     body: NDArray[np.int64]
     intensity: FloatArray
+    met: NDArray[np.int64]
     crossed: NDArray[np.int64]
-    bodies: int
 
     @cached_property
     def would_hit(self) -> NDArray[np.int64]:
         """(N,) rays that would meet each body were nothing in front of it and no ray lost."""
-        return np.bincount(np.unique(self.crossed) // self.body.size, minlength=self.bodies)
+        return np.bincount(np.unique(self.crossed) // self.body.size, minlength=len(self.met))
 
     def hits(self) -> NDArray[np.int64]:
         """(N,) rays that came back from each body."""
-        return np.bincount(self.body[self.body >= 0], minlength=self.bodies)
+        return np.bincount(self.body[self.body >= 0], minlength=len(self.met))
 
 
 def scan(drive: Drive, stamp_ns: int) -> Scan:
@@ -96,10 +96,11 @@ def scan(drive: Drive, stamp_ns: int) -> Scan:
     shiny = drive.reflection.albedo * (_WET if drive.conditions.wet else 1.0)
     bright[ray_first] = shiny[owner_first] * (_ROUND + (1 - _ROUND) * facing)
 
+    unhidden = np.bincount(body[body >= 0], minlength=len(drive.sizes))
     shape = (_RINGS, columns)
     horizontal, body, bright = horizontal.reshape(shape), body.reshape(shape), bright.reshape(shape)
     _weaken(drive, stamp_ns, horizontal, body, bright)
-    return Scan(azimuth, horizontal, body, 100 * bright, owner * body.size + ray, len(drive.sizes))
+    return Scan(azimuth, horizontal, body, 100 * bright, unhidden, owner * body.size + ray)
 
 
 def _weaken(drive: Drive, stamp_ns: int, horizontal: FloatArray, body: NDArray[np.int64], bright: FloatArray) -> None:

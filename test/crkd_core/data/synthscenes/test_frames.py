@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from crkd_core.data.synthscenes import frame_at, keyframe_stamps
-from crkd_core.data.synthscenes.frames import annotated, camera_stamps, radar_stamps
+from crkd_core.data.synthscenes.conditions import Conditions
+from crkd_core.data.synthscenes.frames import annotated, camera_stamps, radar_stamps, visibility
+from crkd_core.data.synthscenes.lidar import scan
 from crkd_core.data.synthscenes.population import Actor, Block
+from crkd_core.data.synthscenes.tables import scene_events, scene_rows
 from crkd_core.data.synthscenes.world import Drive, SynthError
 from crkd_core.geometry.transforms import apply, inverse
 from crkd_core.types import DETECTION_CLASSES, AnnotatedFrame
@@ -73,6 +76,24 @@ def test_entirely_hidden_actors_have_no_points(stage: Stage):
     points = [frame_at(d, d.start_ns, image_width=64, sweeps=1).num_points[0] for d in (hidden, clear)]
     assert points[0] == 0
     assert points[1] > 100
+
+
+def test_visibility_says_what_is_hidden_and_nothing_of_rays_lost_on_the_way(stage: Stage):
+    cars = [Actor("car", (4.6, 1.9, 1.7), 45.0, d, 0.0) for d in (-10.0, -6.0, -2.0, 2.0, 6.0)]
+    walls = [Block("wall", (0.4, 1.0, 5.0), 42.0, 2.0), Block("wall", (0.4, 5.0, 5.0), 42.0, 6.0)]
+    drive = stage(cars, walls, conditions=Conditions("day", 0.7, 2.5, cloud=1.0, rain=20.0))
+    result, pick = scan(drive, drive.start_ns), np.arange(5)
+    come_back = result.hits() / np.maximum(result.would_hit, 1)
+    dark = int(np.argmin(drive.reflection.albedo[:3]))
+    assert come_back[dark] < 0.7  # far, dark, in rain, but in full view
+    shares = visibility(result, pick)
+    np.testing.assert_array_equal(shares[:3], 1.0)
+    assert 0.3 < shares[3] < 0.7
+    assert shares[4] == 0.0
+    tables = scene_rows(drive, "scene", scene_events(drive, "scene", sweeps=False, lidar_sweeps=False))
+    first = [row for row in tables["sample_annotation"] if row["prev"] == ""]
+    assert [row["visibility_token"] for row in first[:3]] == ["4", "4", "4"]
+    assert first[dark]["num_lidar_pts"] == result.hits()[dark]
 
 
 def test_a_moving_object_is_where_each_camera_saw_it(stage: Stage):
