@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """Run CRKD's table: teacher, baseline, student, CRKD, each loss alone, each correction undone; write it as a page.
 
-    training/reproduce_table.py --out runs/study --gpus 4 --minutes 25              # on simulated drives
-    training/reproduce_table.py --out runs/study --gpus 4 --dry-run                 # list commands and order
-    training/reproduce_table.py --out runs/table --gpus 4 --dataroot DATA --prepared PREPARED      # full recipes
+    training/reproduce_table.py --out runs/study --gpus 4 --per-gpu 3 --minutes 25      # on simulated drives
+    training/reproduce_table.py --out runs/study --gpus 4 --dry-run                     # list commands and order
+    training/reproduce_table.py --out runs/table --gpus 4 --processes 4 --dataroot DATA --prepared P   # full recipes
     training/reproduce_table.py --score runs/study          # where nuscenes-devkit is
 
 Without --dataroot it simulates once what all arms train on and are scored on, into --out. Then the arms run side by
 side, --per-gpu of them on each GPU (small ones leave it idle between kernels), each with its own folder: log.txt, the
 checkpoint, results.json, metrics.json where nuscenes-devkit is installed, and arm.json when it has ended. Called again,
-it goes on: ended arms are not run again, killed ones resume.
+it goes on: ended arms are not run again, killed ones resume. An ended arm may come from another machine: its folder,
+or for one that others only start from its arm.json and model/.
+The full recipes are written for four processes; where --processes names fewer, gradients are accumulated, so that a
+step has as many samples.
 Where nuscenes-devkit is missing, copy --out (without frames) to a machine that has it, and --score it there; what was
 scored on is in it, or elsewhere as --dataroot and --version.
 """
@@ -37,14 +40,15 @@ from crkd_core.training.evaluation import evaluate
 from crkd_core.training.ground_truth import load_devkit, truth_from_nuscenes
 from crkd_core.training.jobs import Job, run_jobs
 from crkd_core.training.study import ARMS, SeededArm, seeded
-from crkd_core.training.study_report import read_rows, study_page, study_picture
+from crkd_core.training.study_report import calls, note_call, read_rows, study_page, study_picture, write_json
 from crkd_core.training.submission import read_submission
 
 SCRIPTS = Path(__file__).resolve().parent
 FRAMES, EVALUATION, EVALUATION_VERSION = "frames", "evaluation", "v1.0-mini"
 PARTIAL = ".partial"
-STUDY = "study.json"
-"""What was called, in --out."""
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
+FULL_PROCESSES = 4
+"""What the full recipes' samples per process are meant for."""
 FINDINGS = "study_findings.md"
 """What people have written about the figures, in --docs; the page leads there."""
 FIRST_TEST_SEED = EVALUATION_SEEDS[0] + 700
@@ -88,7 +92,13 @@ def arguments() -> argparse.Namespace:
     data.add_argument("--prepared", type=Path, metavar="DIR", help="what training/prepare.py has made of --dataroot")
     work = parser.add_argument_group("how to run")
     work.add_argument("--gpus", type=int, default=1, metavar="N", help="to run arms on (default: %(default)s)")
+    work.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="GPUs of each arm, by torchrun (default: %(default)s)"
+    )
     work.add_argument("--per-gpu", type=int, default=1, metavar="N", help="arms side by side (default: %(default)s)")
+    work.add_argument(
+        "--pretrained", type=Path, metavar="FILE", help="ImageNet weights that teacher, baseline and student start from"
+    )
     work.add_argument("--minutes", type=finite, help="no arm starts later than this (default: no limit)")
     work.add_argument(
         "--workers", type=int, help="loading processes of each arm (default: twice its share of the cores)"
@@ -107,9 +117,11 @@ def main() -> int:
         score(args.score, args)
         write_page(args.score, args.docs or args.score)
         return 0
-    for name in ("seeds", "drives", "frames_per_drive", "test_drives", "gpus", "per_gpu"):
+    for name in ("seeds", "drives", "frames_per_drive", "test_drives", "gpus", "per_gpu", "processes"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')}: expected 1 or more, got {getattr(args, name)}")
+    if args.gpus % args.processes:
+        raise UserError(f"--gpus {args.gpus}: expected a multiple of --processes {args.processes}")
     jobs = [*data_jobs(args), *arm_jobs(args)]
     # Asked before anything is started: it refuses what a study of other data or recipes has left.
     done = [job.done() for job in jobs]
@@ -119,12 +131,12 @@ def main() -> int:
         return 0
     args.out.mkdir(parents=True, exist_ok=True)
     data = [shlex.join(shown(word).removesuffix(PARTIAL) for word in job.command()) for job in jobs if job.alone]
-    (args.out / STUDY).write_text(json.dumps({"command": typed(), "data": data}, indent=1) + "\n")
+    note_call(args.out, typed(), data)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the running arms are ended, too, and resume next time
     begin = time.monotonic()
     outcome = run_jobs(
         jobs,
-        [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in args.per_gpu * visible_gpus(args.gpus)],
+        [{"CUDA_VISIBLE_DEVICES": gpus} for gpus in args.per_gpu * visible_gpus(args.gpus, args.processes)],
         seconds=None if args.minutes is None else 60 * args.minutes,
         say=lambda words: print(f"{(time.monotonic() - begin) / 60:6.1f} min  {words}", flush=True),
     )
@@ -133,13 +145,13 @@ def main() -> int:
     return 1 if outcome.failed else 0
 
 
-def visible_gpus(count: int) -> list[str]:
-    """The names of the first GPUs that this process sees."""
+def visible_gpus(count: int, of_each: int) -> list[str]:
+    """The names of the first GPUs that this process sees, so many together."""
     known = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(i) for i in range(count)] if known is None else known.split(",")
     if len(names) < count:
         raise UserError(f"--gpus {count}: CUDA_VISIBLE_DEVICES names {len(names)}")
-    return names[:count]
+    return [",".join(names[i : i + of_each]) for i in range(0, count, of_each)]
 
 
 def data_jobs(args: argparse.Namespace) -> list[Job]:
@@ -220,14 +232,17 @@ def arm_command(args: argparse.Namespace, arm: SeededArm) -> Callable[[], list[s
     else:
         words += ["--frames", args.out / FRAMES, "--evaluate-root", args.out / EVALUATION]
         words += ["--evaluate-version", EVALUATION_VERSION, "--evaluate-scenes"]
-    changes = [*arm.arm.changes, *args.set]
+    if args.pretrained is not None and arm.arm.role != "crkd":
+        words += ["--pretrained", args.pretrained]
+    changes = changes_of(args, arm)
     words += ["--set", *changes] if changes else []
     words += ["--workers", workers, "--save-every", 200, "--no-progress"]
     words += ["--precision", args.precision] if args.precision is not None else []
 
     def command() -> list[str]:
         resume = ["--resume"] if (args.out / arm.name / "last.ckpt").exists() else []
-        return [sys.executable, str(SCRIPTS / script), *map(str, words), *resume]
+        launcher = [] if args.processes == 1 else [*TORCHRUN, "--nproc-per-node", str(args.processes)]
+        return [sys.executable, *launcher, str(SCRIPTS / script), *map(str, words), *resume]
 
     return command
 
@@ -238,7 +253,7 @@ def arm_done(args: argparse.Namespace, folder: Path, arm: SeededArm) -> Callable
     def done() -> bool:
         if not (folder / "arm.json").exists():
             return False
-        wanted = changed(load_recipe(recipe_name(args, arm.arm.role)), [*arm.arm.changes, *args.set])
+        wanted = changed(load_recipe(recipe_name(args, arm.arm.role)), changes_of(args, arm))
         found = read_sidecar(folder / "model").recipe
         if found != wanted:
             raise UserError(
@@ -247,6 +262,16 @@ def arm_done(args: argparse.Namespace, folder: Path, arm: SeededArm) -> Callable
         return True
 
     return done
+
+
+def changes_of(args: argparse.Namespace, arm: SeededArm) -> list[str]:
+    """What is not as in the recipe of its role."""
+    if args.dataroot is None or args.recipes is not None:
+        return [*arm.arm.changes, *args.set]
+    if FULL_PROCESSES % args.processes:
+        raise UserError(f"--processes {args.processes}: the full recipes are written for {FULL_PROCESSES}: 1, 2 or 4")
+    accumulate = FULL_PROCESSES // args.processes
+    return [*([f"train.accumulate={accumulate}"] if accumulate > 1 else []), *arm.arm.changes, *args.set]
 
 
 def arm_finish(folder: Path, arm: SeededArm) -> Callable[[], None]:
@@ -261,8 +286,9 @@ def arm_finish(folder: Path, arm: SeededArm) -> Callable[[], None]:
             "recipe": checkpoint.recipe.name,
             "samples": known["steps"] * train.batch_size * train.accumulate * known["processes"],
             **known,
+            "command": known["command"].removesuffix(" --resume"),  # which is not how to run it again
         }
-        (folder / "arm.json").write_text(json.dumps(facts, indent=1) + "\n")
+        write_json(folder / "arm.json", facts)
 
     return finish
 
@@ -276,8 +302,9 @@ def recipe_name(args: argparse.Namespace, role: str) -> str:
 
 
 def score(out: Path, args: argparse.Namespace) -> None:
-    """Score the arms that have results and no metrics yet."""
-    left = [path for path in sorted(out.glob("*/results.json")) if not (path.parent / "metrics.json").exists()]
+    """Score the arms that have ended and have no metrics yet."""
+    ended = [path.with_name("results.json") for path in sorted(out.glob("*/arm.json"))]
+    left = [path for path in ended if path.exists() and not path.with_name("metrics.json").exists()]
     if not left:
         return
     root = args.dataroot or out / EVALUATION
@@ -292,14 +319,11 @@ def score(out: Path, args: argparse.Namespace) -> None:
 def write_page(out: Path, docs: Path) -> None:
     """The page and the picture of the arms that have ended."""
     rows = read_rows(out)
-    try:
-        ran = json.loads((out / STUDY).read_text())
-    except OSError:
-        ran = {"command": typed(), "data": []}
+    ran = calls(out) or {"calls": [typed()], "data": []}
     docs.mkdir(parents=True, exist_ok=True)
     findings = FINDINGS if (docs / FINDINGS).exists() else ""
-    simulator = SynthConfig().config_hash()
-    page = study_page(ARMS, rows, command=ran["command"], data=ran["data"], simulator=simulator, findings=findings)
+    simulator = SynthConfig().config_hash() if ran["data"] else ""
+    page = study_page(ARMS, rows, calls=ran["calls"], data=ran["data"], simulator=simulator, findings=findings)
     (docs / "study.md").write_text(page)
     study_picture(ARMS, rows, docs / "study.png")
     print(f"written: {docs / 'study.md'}, {docs / 'study.png'}")

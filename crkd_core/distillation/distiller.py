@@ -52,10 +52,8 @@ class Distiller:
 
     @property
     def teaches(self) -> bool:
-        """Whether any loss has a weight; without one there is no need to ask the teacher."""
-        features, response = self.config.features, self.config.response
-        maps = max(features.camera_weight, features.fused_weight, self.config.relation.weight)
-        return max(maps, self.config.radar.weight, response.heatmap_weight, response.box_weight) > 0
+        """Whether there is a need to ask the teacher."""
+        return any_loss(self.config)
 
     def adapters(self) -> RelationAdapters | None:
         """Fresh adapters for the student's fused map, to be trained with it; None where RelD is off."""
@@ -112,6 +110,13 @@ class Distiller:
             response = response_loss(student.joined, teacher.joined, config.response)
             found |= {f"response/{name}": loss for name, loss in response.items()}
         return found
+
+
+def any_loss(config: DistillationConfig) -> bool:
+    """Whether any loss has a weight."""
+    features, response = config.features, config.response
+    maps = max(features.camera_weight, features.fused_weight, config.relation.weight)
+    return max(maps, config.radar.weight, response.heatmap_weight, response.box_weight) > 0
 
 
 def batch_divisor(config: DistillationConfig, batch_size: int) -> float:

@@ -2,8 +2,8 @@
 
     L = weight * mean over batch and cells of w |A - T|
 
-A is the activation of the student's radar calibration block, T the teacher's objectness. w is 1 where T shows an
-object; elsewhere the number of such cells by the number of others, so that both count alike (1 in the released code).
+A is the activation of the student's radar calibration block, T the teacher's objectness. w is 1 where the teacher sees
+an object; elsewhere it is the number of such cells by the number of others, so that both count alike (released: 1).
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ def radar_loss(radar_activation: Tensor, teacher_logits: Tensor, config: RadarDi
         teacher_logits: of all classes, (B, 10, nx, ny) float32, see ``center_head.JoinedMaps``.
         config: weight, which objectness, and how much cells count.
     """
-    objectness = (released_objectness if config.objectness == "released" else highest_score)(teacher_logits)
+    score = highest_score(teacher_logits)
+    objectness = released_objectness(teacher_logits) if config.objectness == "released" else score
     distance = (radar_activation.float() - objectness).abs()
     if config.balance == "corrected":
-        seen = objectness > config.object_score
+        seen = score > config.object_score
         distance = distance * torch.where(seen, 1.0, mean_count(seen.sum()) / mean_count((~seen).sum(), least=1))
     return config.weight * distance.mean()
 

@@ -2,8 +2,8 @@
 
     L = weight * sum over scales of mean over batch and pairs of cells of |A_s - A_t| / 2
 
-A is the affinity of all pairs of cells of the fused map, resized to each scale; cosines count ``COSINE_FACTOR`` times.
-The 2 is the original's batch size; the released code divides by whatever the batch is, see ``distiller.batch_divisor``.
+A is the affinity of all pairs of cells of the fused map, resized to each scale. The 2 is the original's batch size;
+the released code divides by whatever the batch is, see ``distiller.batch_divisor``.
 """
 
 from __future__ import annotations
@@ -15,10 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crkd_core.config import RelationDistillation
-
-COSINE_FACTOR = 10.0
-"""Cosine similarities are smaller than the inner products that the released weight belongs to. In the study's first run
-their loss was 14 times smaller at the same weight, and its pull on the student's fused map 3 to 11 times."""
 
 
 class RelationAdapters(nn.Module):
@@ -57,8 +53,7 @@ def relation_loss(
     # Subtracted as one, for most scales are so small that a GPU takes longer to be asked than to subtract.
     all_s, all_t = (torch.cat([one.flatten() for one in of_scales]).float() for of_scales in (s, t))
     by_scale = (all_s - all_t).abs().split([one.numel() for one in s])
-    weight = config.weight * (COSINE_FACTOR if normalised else 1.0)
-    return weight * torch.stack([distances.mean() for distances in by_scale]).sum() / batch_divisor
+    return config.weight * torch.stack([distances.mean() for distances in by_scale]).sum() / batch_divisor
 
 
 def affinities(maps: list[Tensor], *, normalised: bool, dtype: torch.dtype) -> list[Tensor]:

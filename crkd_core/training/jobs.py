@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from crkd_core.cli import UserError
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -23,7 +25,7 @@ class Job:
         name: unique among the jobs.
         command: program and arguments; asked for when the job starts, for it may depend on what was left behind.
         done: whether its work is there; asked before it starts.
-        finish: called when the command has ended well.
+        finish: called when the command has ended well; raises UserError where its work is not whole all the same.
         prepare: called just before the command starts.
         log: file that its output is appended to.
         needs: names of the jobs whose work it reads.
@@ -46,12 +48,12 @@ class Outcome:
 
     Attributes:
         done: work that is there, made now or before.
-        failed: exit codes of commands that ended badly.
+        failed: why, of commands that ended badly or left work that is not whole.
         left: not started: out of time, or what they need is not there.
     """
 
     done: list[str] = field(default_factory=list)
-    failed: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
 
 
@@ -97,11 +99,11 @@ def run_jobs(
                     continue
                 del running[place]
                 minutes = (time.monotonic() - since) / 60
-                if code:
-                    outcome.failed[job.name] = code
-                    say(f"FAILED {job.name}, exit code {code} after {minutes:.1f} min, see {job.log}")
+                why = f"exit code {code}" if code else _finished(job)
+                if why:
+                    outcome.failed[job.name] = why
+                    say(f"FAILED {job.name}, {why} after {minutes:.1f} min, see {job.log}")
                 else:
-                    job.finish()
                     outcome.done.append(job.name)
                     say(f"done {job.name}, {minutes:.1f} min")
     finally:
@@ -111,6 +113,15 @@ def run_jobs(
             process.wait()
     outcome.left = [job.name for job in waiting]
     return outcome
+
+
+def _finished(job: Job) -> str:
+    """Finishes a job whose command has ended well; why that did not go, or nothing."""
+    try:
+        job.finish()
+    except (UserError, OSError) as error:
+        return str(error)
+    return ""
 
 
 def _next(waiting: Sequence[Job], outcome: Outcome, running: Sequence[Job]) -> Job | None:

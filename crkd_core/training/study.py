@@ -28,6 +28,7 @@ class Arm:
         part: of the study.
         changes: KEY=VALUE changes of the recipe.
         reference: the arm it is compared with, seed by seed; "": none.
+        needs: arms whose checkpoints, of the same seed, it starts with.
     """
 
     name: str
@@ -36,11 +37,7 @@ class Arm:
     part: Part
     changes: tuple[str, ...] = ()
     reference: str = ""
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Arms whose checkpoints, of the same seed, it starts with."""
-        return ("teacher", "student") if self.role == "crkd" else ()
+    needs: tuple[str, ...] = ()
 
 
 CONTROL = "student_on"
@@ -51,33 +48,70 @@ def _without(*losses: str) -> tuple[str, ...]:
     return tuple(change for loss in losses for change in _OFF[loss])
 
 
+_PAIR = ("teacher", "student")
+
+
 def _alone(loss: str, words: str) -> Arm:
     others = _without(*(other for other in _OFF if other != loss))
-    return Arm(f"only_{loss.lower()}", f"{loss} alone: {words}", "crkd", "loss", others, CONTROL)
+    return Arm(f"only_{loss.lower()}", f"{loss} alone: {words}", "crkd", "loss", others, CONTROL, _PAIR)
 
 
-def _released(key: str, words: str) -> Arm:
-    name = key.rpartition(".")[2]
-    return Arm(f"released_{name}", words, "crkd", "correction", (f"{key}=released",), "crkd")
+def _undone(name: str, words: str, *changes: str) -> Arm:
+    return Arm(name, words, "crkd", "correction", changes, "crkd", _PAIR)
+
+
+_CORRECTIONS = (
+    _undone(
+        "released_masks",
+        "masks of three corners, growth along the wrong axes",
+        "distillation.features.masks=released",
+    ),
+    _undone(
+        "released_objectness",
+        "class logits averaged before the sigmoid",
+        "distillation.radar.objectness=released",
+    ),
+    _undone(
+        "released_balance",
+        "cells without an object count like those with one, each for itself",
+        "distillation.radar.balance=released",
+    ),
+    _undone(
+        "released_affinity",
+        "inner products in place of cosines, with their weight",
+        "distillation.relation.affinity=released",
+        "distillation.relation.weight=0.25",
+    ),
+    _undone(
+        "released_batch_division",
+        "means divided by the batch size once more",
+        "distillation.batch_division=released",
+    ),
+    _undone(
+        "released_teacher_statistics",
+        "the teacher's norms use the batch",
+        "distillation.teacher_statistics=released",
+    ),
+    _undone(
+        "released_radar_velocity",
+        "radar augmentation turns the wrong features",
+        "bev_augment.radar_velocity=released",
+    ),
+)
 
 
 ARMS = (
     Arm("teacher", "camera + LiDAR", "teacher", "table"),
     Arm("student", "camera + radar, gated fusion", "student", "table", reference="baseline"),
-    Arm("crkd", "the student, trained on with all four losses", "crkd", "table", reference=CONTROL),
-    Arm(CONTROL, "the student, trained on without a teacher", "crkd", "table", _without(*_OFF), "student"),
+    Arm("crkd", "the student, trained on with all four losses", "crkd", "table", (), CONTROL, _PAIR),
+    Arm(CONTROL, "the student, trained on by itself", "crkd", "table", _without(*_OFF), "student", ("student",)),
     Arm("baseline", "camera + radar, convolutional fusion", "baseline", "table"),
     _alone("CSRD", "radar map against the teacher's objectness"),
     _alone("MSFD", "camera and fused features at objects"),
     _alone("RelD", "relations between places"),
     _alone("RespD", "the head's answers"),
-    _released("distillation.features.masks", "masks of three corners, growth along the wrong axes"),
-    _released("distillation.radar.objectness", "class logits averaged before the sigmoid"),
-    _released("distillation.radar.balance", "cells without an object count like those with one, each for itself"),
-    _released("distillation.relation.affinity", "inner products in place of cosines"),
-    _released("distillation.batch_division", "means divided by the batch size once more"),
-    _released("distillation.teacher_statistics", "the teacher's norms use the batch"),
-    _released("bev_augment.radar_velocity", "radar augmentation turns the wrong features"),
+    _undone("released", "all of them", *(change for arm in _CORRECTIONS for change in arm.changes)),
+    *_CORRECTIONS,
 )
 """In order of importance."""
 

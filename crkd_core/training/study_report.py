@@ -17,7 +17,13 @@ from crkd_core.training.study import ARMS, CONTROL, Arm
 
 ORDER = ("teacher", "crkd", "student", "baseline")
 """The paper's order by NDS."""
+STUDY = "study.json"
+"""What was called, in the folder of a study."""
 _PARTS = {"table": "The table", "loss": "Each loss alone", "correction": "Each correction undone"}
+_NO_ARMS = (
+    "Two corrections are no arms: `distillation.teacher_backbone` needs ImageNet weights, and pasting objects for a "
+    "student (`samples.paste`) needs those cut out of nuScenes."
+)
 _COLOURS = {"table": "#0072b2", "loss": "#009e73", "correction": "#d55e00"}
 
 
@@ -48,22 +54,43 @@ def read_rows(out: Path) -> Rows:
     return rows
 
 
+def note_call(out: Path, call: str, data: Sequence[str]) -> None:
+    """Notes in a folder of a study what was called, beside what was called before, and what simulated its data."""
+    before = calls(out)
+    made = [*(before["calls"] if before else []), call]
+    write_json(out / STUDY, {"calls": list(dict.fromkeys(made)), "data": list(data)})
+
+
+def calls(out: Path) -> dict[str, list[str]] | None:
+    """What ``note_call`` has noted: ``calls`` and ``data``; None: nothing."""
+    path = out / STUDY
+    noted: dict[str, list[str]] | None = json.loads(path.read_text()) if path.exists() else None
+    return noted
+
+
+def write_json(path: Path, content: object) -> None:
+    """The file appears under its name when it is whole."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.replace(path)
+
+
 def study_page(
-    arms: Sequence[Arm], rows: Rows, *, command: str, data: Sequence[str], simulator: str, findings: str = ""
+    arms: Sequence[Arm], rows: Rows, *, calls: Sequence[str], data: Sequence[str], simulator: str, findings: str = ""
 ) -> str:
     """The study as Markdown.
 
     Args:
         arms: all there are, run or not.
         rows: those that have ended.
-        command: that ran the study.
+        calls: that ran the study, one after the other.
         data: commands that simulated what was trained and scored on.
-        simulator: hash of SynthScenes' configuration, where that is what was trained on.
+        simulator: hash of SynthScenes' configuration, where that is what was trained on; "" elsewhere.
         findings: file beside the page in which people have written what they found out.
     """
     method = (
-        f"Made by `{command}`. {_ran(arms, rows)} Every run starts from scratch: no ImageNet weights. What is scored "
-        "is the last checkpoint (averaged weights), never one chosen by its score. ± is the standard deviation over "
+        f"Made by {', then '.join(f'`{call}`' for call in calls)}. {_ran(arms, rows)} {_from(rows)} What is scored is "
+        "the last checkpoint (averaged weights), never one chosen by its score. ± is the standard deviation over "
         "seeds; differences are means over seeds of the difference to the row named, of the same seed."
     )
     parts = ["# CRKD's table", method, "![NDS of every arm](study.png)", _order(rows)]
@@ -71,6 +98,7 @@ def study_page(
         parts.append(f"What that comes from: [{findings}]({findings}).")
     for part, title in _PARTS.items():
         parts.append(f"## {title}\n\n{_table([arm for arm in arms if arm.part == part], rows)}")
+    parts.append(_NO_ARMS)
     parts += ["## What ran", _work(arms, rows, simulator), "## Commands", _commands(rows, data)]
     return "\n\n".join(parts) + "\n"
 
@@ -80,6 +108,11 @@ def _ran(arms: Sequence[Arm], rows: Rows) -> str:
     missing = [name for name, count in scored.items() if count == 0]
     words = f"{sum(scored.values())} runs of {len(scored) - len(missing)} of the {len(scored)} arms are scored"
     return f"{words}; not: {', '.join(missing)}." if missing else f"{words}."
+
+
+def _from(rows: Rows) -> str:
+    pretrained = any("--pretrained" in row.facts["command"] for by_seed in rows.values() for row in by_seed.values())
+    return "" if pretrained else "Every run starts from scratch: no ImageNet weights."
 
 
 def _order(rows: Rows) -> str:
@@ -145,10 +178,11 @@ def _work(arms: Sequence[Arm], rows: Rows, simulator: str) -> str:
     facts = {key: sorted({str(row[key]) for row in everything if key in row}) for key in keys}
     words = "; ".join(f"{key} {', '.join(values)}" for key, values in facts.items() if values)
     notes = (
-        f"{words}. The simulator's configuration is `{simulator}` now. Steps, samples and minutes are of the arm "
-        f"itself, minutes of a resumed one since then; `{CONTROL}` and all that follow it start from the student of "
-        "their seed. No arm read its test drives in training."
+        f"{words}. Steps, samples and minutes are of the arm itself, minutes of a resumed one since then; `{CONTROL}` "
+        "and all that follow it start from the student of their seed."
     )
+    if simulator:
+        notes += f" The simulator's configuration is `{simulator}` now. No arm read its test drives in training."
     return f"{markdown_table(heads, lines, words=2)}\n\n{notes}"
 
 

@@ -111,7 +111,7 @@ def write_submission(
     use_map: bool = False,
     use_external: bool = False,
 ) -> None:
-    """Write a result file for the official server or the devkit.
+    """Write a result file for the official server or the devkit; it appears under its name when it is whole.
 
     Args:
         path: JSON file to write.
@@ -137,7 +137,9 @@ def write_submission(
         "use_external": use_external,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"meta": meta, "results": dict(results)}) + "\n")
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps({"meta": meta, "results": dict(results)}) + "\n")
+    partial.replace(path)
 
 
 def read_submission(path: Path) -> tuple[dict[str, bool], dict[str, list[ResultEntry]]]:

@@ -83,6 +83,8 @@ def test_what_does_not_fit_together_is_refused(
         main("train.py", monkeypatch, crkd, *data)
     with pytest.raises(RecipeError, match="recipe 'micro': no distillation section"):
         main("distill.py", monkeypatch, student, *data, "--teacher", teacher)
+    with pytest.raises(UserError, match="--teacher: expected a checkpoint; only where all losses have weight 0"):
+        main("distill.py", monkeypatch, crkd, *data)
     change = ["--set", "distillation.teacher_backbone=released"]
     with pytest.raises(UserError, match="'released' needs --pretrained FILE"):
         main("distill.py", monkeypatch, crkd, *data, "--teacher", teacher, *change)

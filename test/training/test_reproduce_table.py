@@ -51,13 +51,16 @@ def test_arms_run_with_what_they_need_go_on_where_they_were_and_are_scored(
     assert main(monkeypatch, *how, "--arms", "crkd", "--minutes", "0") == 0
     assert "0 of 5 done, 0 failed, 5 not started" in capsys.readouterr().out
 
-    assert main(monkeypatch, *how, "--arms", "crkd") == 0
-    assert "5 of 5 done" in capsys.readouterr().out
+    assert main(monkeypatch, *how, "--arms", "crkd", "student_on") == 0
+    said = capsys.readouterr().out
+    assert "6 of 6 done" in said
+    facts = json.loads((out / "student_on-seed0" / "arm.json").read_text())
+    assert (facts["steps"], "--teacher" in facts["command"]) == (2, False)
     facts: dict[str, Any] = json.loads((out / "crkd-seed0" / "arm.json").read_text())
     assert (facts["arm"], facts["seed"], facts["steps"], facts["samples"]) == ("crkd", 0, 2, 4)
     assert facts["command"].startswith("training/distill.py ")
     page = (out / "study.md").read_text()
-    assert "3 runs of 3 of the 16 arms are scored" in page
+    assert "4 runs of 4 of the 17 arms are scored" in page
     row = next(line for line in page.splitlines() if line.startswith("| crkd |"))
     assert row.split(" | ")[2] == "1"
     assert (out / "study.png").stat().st_size < 150_000
@@ -76,14 +79,18 @@ def test_arms_run_with_what_they_need_go_on_where_they_were_and_are_scored(
     with pytest.raises(UserError, match=r"frames: was made by .*'0:1'.*, not by .*'0:2'"):
         main(monkeypatch, *how, "--drives", "2")
 
-    # As on a machine without nuscenes-devkit: results, no metrics.
+    # As on a machine without nuscenes-devkit: results, no metrics; an arm was killed as it wrote its results.
     (out / "crkd-seed0" / "metrics.json").unlink()
+    (out / "only_csrd-seed0").mkdir()
+    (out / "only_csrd-seed0" / "results.json").write_text('{"meta": {')
     assert main(monkeypatch, "--score", out, "--docs", tmp_path / "docs") == 0
     assert "crkd-seed0: mAP" in capsys.readouterr().out
     assert (out / "crkd-seed0" / "metrics.json").read_bytes() == scored
     page = (tmp_path / "docs" / "study.md").read_text()
-    assert "3 runs of 3" in page
+    assert "4 runs of 4" in page
     assert "Made by `training/reproduce_table.py --out" in page
+    assert "--arms crkd student_on`, then `training/reproduce_table.py" in page
+    assert "--resume" not in page
     assert "\npython training/make_synthscenes.py " in page
 
 
@@ -103,6 +110,7 @@ def test_a_dry_run_lists_every_arm_of_a_data_set_with_the_full_recipes(
     assert main(monkeypatch, "--out", tmp_path / "table", "--gpus", "4", *data, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 * len(ARMS)
+    assert "--set train.accumulate=4 " in lines[0]  # as many samples a step as four processes have
     assert lines[0].startswith("teacher-seed0: python training/train.py teacher_r50 ")
     assert (
         "--dataroot /data --version v1.0-trainval --split train --prepared /prepared --evaluate-split val" in lines[0]
@@ -112,6 +120,14 @@ def test_a_dry_run_lists_every_arm_of_a_data_set_with_the_full_recipes(
     assert f"--teacher {tmp_path}/table/teacher-seed1/model" in crkd
     assert not (tmp_path / "table").exists()
 
+    several = ["--processes", "2", "--pretrained", "r50.pth", "--set", "train.steps=9"]
+    assert main(monkeypatch, "--out", tmp_path / "table", "--gpus", "4", *data, *several, "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    torchrun = "python -m torch.distributed.run --standalone --nproc-per-node 2 training/train.py teacher_r50 "
+    assert lines[0].startswith(f"teacher-seed0: {torchrun}")
+    assert "--pretrained r50.pth --set train.accumulate=2 train.steps=9" in lines[0]
+    assert "--pretrained" not in next(line for line in lines if line.startswith("crkd-seed0: "))
+
 
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -119,6 +135,11 @@ def test_a_dry_run_lists_every_arm_of_a_data_set_with_the_full_recipes(
         (["--arms", "nobody"], "--arms nobody: expected some of teacher, student"),
         (["--recipes", "student_tiny"], "expected {} where the role goes"),
         (["--seeds", "0"], "--seeds: expected 1 or more, got 0"),
+        (["--gpus", "3", "--processes", "2"], "--gpus 3: expected a multiple of --processes 2"),
+        (
+            ["--gpus", "3", "--processes", "3", "--dataroot", "/data"],
+            "--processes 3: the full recipes are written for 4",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -13,10 +12,6 @@ from golden_input import network_input
 from torch import Tensor
 
 from crkd_core.config import (
-    DistillationConfig,
-    FeatureDistillation,
-    RadarDistillation,
-    RelationDistillation,
     load_recipe,
 )
 from crkd_core.distillation.distiller import Distiller
@@ -28,13 +23,6 @@ from crkd_core.runtime.official import OfficialFile, converted, exported
 
 pytestmark = [pytest.mark.golden, pytest.mark.timeout(900)]
 
-RELEASED = DistillationConfig(
-    radar=RadarDistillation(objectness="released", balance="released"),
-    features=FeatureDistillation(masks="released"),
-    relation=RelationDistillation(affinity="released"),
-    batch_division="released",
-    teacher_statistics="released",
-)
 NAMES_THERE = {
     "radar": "lr_kd",
     "camera_features": "cam_mask_scale_feat_kd",
@@ -54,7 +42,7 @@ def test_losses_and_gradients_of_a_step(
     norm = torch.nn.BatchNorm2d.forward
     monkeypatch.setattr(torch.nn.BatchNorm2d, "forward", lambda self, x: norm(self, x.contiguous()))
     g = load_golden("distill_train_r50")
-    recipe = msgspec.structs.replace(load_recipe("crkd_r50"), distillation=RELEASED)
+    recipe = load_recipe("crkd_r50_released")
     student, teacher = FusionDetector(recipe).train(), FusionDetector(load_recipe("teacher_r50"))
     for model, part in ((student, "student"), (teacher, "teacher")):
         conversion = converted(OfficialFile(recipe_weights(exported(model), g.meta), {}), model, part)

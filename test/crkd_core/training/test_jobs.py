@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from crkd_core.cli import UserError
 from crkd_core.training.jobs import Job, Outcome, run_jobs
 
 PLACES = [{"PLACE": "0"}, {"PLACE": "1"}]
@@ -57,10 +59,20 @@ def test_what_is_done_is_not_run_again(jobs: Jobs):
 
 def test_a_job_that_fails_stops_only_those_that_need_it(jobs: Jobs):
     outcome = jobs.run([jobs.job("a", code="print('why'); raise SystemExit(3)"), jobs.job("b", "a"), jobs.job("c")])
-    assert outcome.failed == {"a": 3}
+    assert outcome.failed == {"a": "exit code 3"}
     assert (outcome.done, outcome.left) == (["c"], ["b"])
     assert "why" in (jobs.folder / "logs" / "a").read_text()
     assert any("FAILED a, exit code 3" in words and str(jobs.folder / "logs" / "a") in words for words in jobs.said)
+
+
+def test_a_job_whose_work_is_not_whole_has_failed_and_the_others_go_on(jobs: Jobs):
+    def finish() -> None:
+        raise UserError("no checkpoint")
+
+    outcome = jobs.run([replace(jobs.job("a"), finish=finish), jobs.job("b", "a"), jobs.job("c")])
+    assert outcome.failed == {"a": "no checkpoint"}
+    assert (outcome.done, outcome.left) == (["c"], ["b"])
+    assert any("FAILED a, no checkpoint after" in words for words in jobs.said)
 
 
 def test_no_job_starts_when_the_time_is_up_and_running_ones_end(jobs: Jobs):

@@ -11,7 +11,7 @@ from crkd_core.config import load_recipe, recipe_from_dict, recipe_to_dict
 from crkd_core.distillation.distiller import check_pair
 from crkd_core.training.metrics import ClassMetrics, Metrics, summary
 from crkd_core.training.study import ARMS, CONTROL, Arm, seeded
-from crkd_core.training.study_report import read_rows, study_page, study_picture
+from crkd_core.training.study_report import calls, note_call, read_rows, study_page, study_picture
 from crkd_core.types import DETECTION_CLASSES
 
 KNOWN = {arm.name: arm for arm in ARMS}
@@ -58,12 +58,24 @@ def test_every_loss_is_alone_in_one_arm_all_are_in_crkd_and_none_in_the_control(
 def test_every_correction_that_data_at_hand_can_undo_is_undone_alone():
     plain, undone = resolved(KNOWN["crkd"]), set()
     for arm in ARMS:
-        if arm.part == "correction":
-            changed = {name for name, value in resolved(arm).items() if plain[name] != value}
-            assert [resolved(arm)[name] for name in changed] == ["released"]
-            undone |= changed
+        if arm.part == "correction" and arm.name != "released":
+            changed = {name: value for name, value in resolved(arm).items() if plain[name] != value}
+            if "relation.affinity" in changed:
+                assert changed.pop("relation.weight") == 0.25  # that of inner products
+            assert list(changed.values()) == ["released"]
+            undone |= set(changed)
     corrections = {name for name, value in plain.items() if value == "corrected"}
     assert corrections - undone == {"teacher_backbone"}  # needs ImageNet weights
+
+
+def test_all_corrections_undone_are_the_released_recipe():
+    released = load_recipe("crkd_r50_released")
+    found = {name: value for name, value in resolved(KNOWN["released"]).items() if name != "radar_velocity"}
+    flat = recipe_to_dict(released)["distillation"]
+    expected = {f"{a}.{b}": value for a, one in flat.items() if isinstance(one, dict) for b, value in one.items()}
+    assert found == expected | {name: value for name, value in flat.items() if not isinstance(value, dict)}
+    assert resolved(KNOWN["released"])["radar_velocity"] == released.bev_augment.radar_velocity == "released"
+    assert released.samples.paste is not None
 
 
 def test_teacher_and_student_of_the_study_fit_together():
@@ -75,6 +87,13 @@ def test_arms_need_the_checkpoints_of_their_own_seed():
     assert len(runs) == 2 * len(ARMS)
     assert runs["crkd-seed1"].needs == ("teacher-seed1", "student-seed1")
     assert runs["teacher-seed1"].needs == ()
+    assert runs[f"{CONTROL}-seed1"].needs == ("student-seed1",)  # it may start before the teacher has ended
+
+
+def test_an_arm_needs_a_teacher_when_it_learns_from_one():
+    for arm in ARMS:
+        taught = arm.role == "crkd" and bool(losses_on(arm))
+        assert ("teacher" in arm.needs) == taught
 
 
 def test_the_table_has_all_its_seeds_before_anything_else_has_a_second_one():
@@ -116,7 +135,7 @@ def line(page: str, start: str) -> str:
 
 
 def test_the_page_has_means_spreads_and_differences_of_equal_seeds(out: Path):
-    page = study_page(ARMS, read_rows(out), command="training/reproduce_table.py", data=["make data"], simulator="0123")
+    page = study_page(ARMS, read_rows(out), calls=["training/reproduce_table.py"], data=["make data"], simulator="0123")
     teacher = line(page, "| teacher |")
     assert "| 2 | 0.700 ± 0.141 | 0.600 ± 0.071 |" in teacher
     # NDS is half of mAP plus a constant here: +0.05 and +0.04 to the control.
@@ -124,7 +143,7 @@ def test_the_page_has_means_spreads_and_differences_of_equal_seeds(out: Path):
     assert line(page, "| only_csrd |").endswith("| 0 | not scored |" + 9 * "  |")
     assert line(page, "| only_msfd |").endswith("| 0 | not run |" + 9 * "  |")
     assert "teacher > CRKD > student >= baseline, holds here: teacher 0.600 > crkd 0.525" in page
-    assert "10 runs of 5 of the 16 arms are scored; not: only_csrd, only_msfd" in page
+    assert "10 runs of 5 of the 17 arms are scored; not: only_csrd, only_msfd" in page
     assert "training/train.py crkd --seed 1\n" in page
     assert "```\nmake data\ntraining/train.py teacher --seed 0\n" in page
     assert "device abacus" in page
@@ -135,14 +154,39 @@ def test_another_order_is_said(out: Path):
     for seed in range(2):
         path = out / f"baseline-seed{seed}" / "metrics.json"
         path.write_bytes((out / "teacher-seed1" / "metrics.json").read_bytes())
-    page = study_page(ARMS, read_rows(out), command="c", data=[], simulator="s")
+    page = study_page(ARMS, read_rows(out), calls=["c"], data=[], simulator="s")
     assert "does not hold here: baseline 0.650 > teacher 0.600" in page
 
 
 def test_a_page_of_nothing_says_so(tmp_path: Path):
-    page = study_page(ARMS, read_rows(tmp_path), command="c", data=[], simulator="s")
-    assert "0 runs of 0 of the 16 arms are scored" in page
+    page = study_page(ARMS, read_rows(tmp_path), calls=["c"], data=[], simulator="s")
+    assert "0 runs of 0 of the 17 arms are scored" in page
     assert "cannot be judged" in page
+
+
+def test_calls_are_noted_one_after_the_other(tmp_path: Path):
+    assert calls(tmp_path) is None
+    for call in ("first", "second", "first"):
+        note_call(tmp_path, call, ["make data"])
+    assert calls(tmp_path) == {"calls": ["first", "second"], "data": ["make data"]}
+    page = study_page(ARMS, {}, calls=["first", "second"], data=[], simulator="")
+    assert "Made by `first`, then `second`. " in page
+
+
+def test_only_of_simulated_drives_the_page_speaks_of_the_simulator(out: Path):
+    rows = read_rows(out)
+    assert "configuration is `s` now" in study_page(ARMS, rows, calls=["c"], data=["d"], simulator="s")
+    of_nuscenes = study_page(ARMS, rows, calls=["c"], data=[], simulator="")
+    assert "simulator" not in of_nuscenes
+    assert "test drives" not in of_nuscenes
+
+
+def test_the_page_says_what_runs_start_from(out: Path):
+    assert "no ImageNet weights. What is scored" in study_page(ARMS, read_rows(out), calls=["c"], data=[], simulator="")
+    ended(out, "teacher", 2, 0.5)
+    path = out / "teacher-seed2" / "arm.json"
+    path.write_text(path.read_text().replace("--seed 2", "--seed 2 --pretrained resnet50.pth"))
+    assert "no ImageNet weights. What" not in study_page(ARMS, read_rows(out), calls=["c"], data=[], simulator="")
 
 
 def test_the_picture_is_small(out: Path, tmp_path: Path):
