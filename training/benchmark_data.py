@@ -43,6 +43,7 @@ from crkd_core.data.dataset import TrainingSet, collate_training
 from crkd_core.data.nuscenes import load_index
 from crkd_core.data.nuscenes_dummy import VERSION, write_dummy_set
 from crkd_core.data.simulated import prerendered, simulated_keys
+from crkd_core.data.synthscenes.config import check_image_width
 from crkd_core.training.nuscenes_data import Prepared, nuscenes_frames, objects_to_paste
 
 MB = 1e6
@@ -186,11 +187,12 @@ def measured_loader(args: argparse.Namespace) -> dict[str, Any]:
         raise UserError(
             "--image-cache: name the --dataroot, and the folder that training/prepare.py made: --prepared DIR"
         )
-    if min(args.epochs, args.workers, args.samples) < 1 or args.synthscenes < 0 or args.image_width < 64:
+    if min(args.epochs, args.workers, args.samples) < 1 or args.synthscenes < 0:
         raise UserError(
-            "expected --epochs, --workers and --samples of 1 or more, --synthscenes of 0 or more, --image-width of 64 "
-            f"or more; got {args.epochs}, {args.workers}, {args.samples}, {args.synthscenes}, {args.image_width}"
+            "expected --epochs, --workers and --samples of 1 or more, --synthscenes of 0 or more; "
+            f"got {args.epochs}, {args.workers}, {args.samples}, {args.synthscenes}"
         )
+    check_image_width(args.image_width)
     recipe = load_recipe(args.recipe)
     if args.resize:
         recipe = msgspec.structs.replace(recipe, image=msgspec.structs.replace(recipe.image, resize=args.resize))

@@ -20,7 +20,7 @@ import msgspec
 
 from crkd_core import cli
 from crkd_core.data.synthscenes.conditions import ConditionShares
-from crkd_core.data.synthscenes.config import EVALUATION_SEEDS, SIMULATOR_VERSION, SynthConfig
+from crkd_core.data.synthscenes.config import EVALUATION_SEEDS, SIMULATOR_VERSION, SynthConfig, check_image_width
 from crkd_core.data.synthscenes.frames import frame_at, keyframe_stamps
 from crkd_core.data.synthscenes.rigs import with_rig
 from crkd_core.data.synthscenes.shards import Shard, parse_seeds, parse_shard, shard_of_environment
@@ -68,8 +68,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _config(args: argparse.Namespace) -> SynthConfig:
-    if args.image_width < 64:
-        raise cli.UserError(f"--image-width: expected at least 64 pixels, got {args.image_width}")
+    check_image_width(args.image_width)
     for name, low, high in (("rain", 0, 150), ("visibility", 20, 1e6), ("sun", 4, 90)):
         value = getattr(args, name)
         if value is not None and not low <= value <= high:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from crkd_core import cli
 from crkd_core.data.synthscenes.cameras import render
 from crkd_core.data.synthscenes.conditions import Conditions
+from crkd_core.data.synthscenes.config import IMAGE_WIDTHS
 from crkd_core.data.synthscenes.world import Drive, make_drive
 
 _CAMERAS = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT")
@@ -56,9 +57,10 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=416, help="of each image, pixels")
     parser.add_argument("--quality", type=int, default=72, help="of the JPEG, 1 to 100")
     args = parser.parse_args()
-    if args.width < 64 or not 1 <= args.quality <= 100:
+    if args.width not in IMAGE_WIDTHS or not 1 <= args.quality <= 100:
         raise cli.UserError(
-            f"expected --width of 64 or more and --quality of 1 to 100, got {args.width}, {args.quality}"
+            f"expected --width of {IMAGE_WIDTHS[0]} to {IMAGE_WIDTHS[-1]} and --quality of 1 to 100, "
+            f"got {args.width}, {args.quality}"
         )
     drive = make_drive(args.seed)
     stamp = drive.start_ns + round(args.second * 1e9)

@@ -114,6 +114,11 @@ class TrainingBatch:
         )
 
 
+def sample_rng(seed: int, position: Position, *, attempt: int = 0) -> np.random.Generator:
+    """Draws all that is random about the sample at a position; a later ``attempt`` is another sample in its place."""
+    return np.random.default_rng([seed, *position, attempt])
+
+
 class TrainingSet(Dataset[TrainingSample]):
     """Annotated frames as training samples, addressed by position.
 
@@ -181,9 +186,8 @@ class TrainingSet(Dataset[TrainingSample]):
         place = Position(*position)
         index, skipped = place.sample, list[Skipped]()
         for attempt in range(MAX_ATTEMPTS):
-            key = [self.seed, *place, attempt]
             try:
-                sample = self._read(index, place.epoch, key)
+                sample = self._read(index, place, attempt)
             except DataError as error:
                 if self.recipe.samples.on_error == "raise":
                     raise
@@ -191,14 +195,15 @@ class TrainingSet(Dataset[TrainingSample]):
             else:
                 if sample is not None:
                     return replace(sample, skipped=tuple(skipped))
-            index = int(np.random.default_rng([*key, 0]).integers(len(self)))
+            index = int(np.random.default_rng([self.seed, *place, attempt, 0]).integers(len(self)))
         reason = f"the last damaged one: {skipped[-1].reason}" if skipped else "all without a box to learn"
         raise DataError(f"{MAX_ATTEMPTS} samples drawn in a row, none of which can be used; {reason}")
 
-    def _read(self, index: int, epoch: int, key: list[int]) -> TrainingSample | None:
+    def _read(self, index: int, place: Position, attempt: int) -> TrainingSample | None:
         """One sample; None if there is nothing to learn in it and the recipe leaves such out."""
         if self.augment:
-            return self._encoded(index, np.random.default_rng(key), self._pasting(epoch))
+            rng = sample_rng(self.seed, place, attempt=attempt)
+            return self._encoded(index, rng, self._pasting(place.epoch))
         if index not in self._kept:
             sample = self._encoded(index, None, None)
             if sample is None:

@@ -22,7 +22,7 @@ def test_the_sheet_shows_seven_conditions_from_three_cameras(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--width", "3"], "--width of 64 or more"), (["--out", "no/such.jpg"], "cannot be written")],
+    [(["--width", "3"], "--width of 64 to 4096 and"), (["--out", "no/such.jpg"], "cannot be written")],
 )
 def test_a_mistake_is_one_line_and_exit_code_two(tmp_path: Path, arguments: list[str], message: str):
     done = _run("--out", str(tmp_path / "sheet.jpg"), "--width", "64", *arguments)

@@ -24,6 +24,9 @@ TRAINING_SEEDS = range(9000)
 EVALUATION_SEEDS = range(9000, 1_000_000)
 """Seeds of drives to evaluate on; never trained on (``check_training_seeds``)."""
 
+IMAGE_WIDTHS = range(64, 4097)
+"""Pixels of simulated images."""
+
 
 def check_training_seeds(seeds: Iterable[int]) -> None:
     """Keep drives for evaluation out of training.
@@ -37,6 +40,16 @@ def check_training_seeds(seeds: Iterable[int]) -> None:
                 f"seed {seed}: expected one to train on, 0 to {TRAINING_SEEDS[-1]}; "
                 f"from {EVALUATION_SEEDS[0]} on they are kept for evaluation"
             )
+
+
+def check_image_width(width: int) -> None:
+    """Keep simulated images to sizes that can be drawn: several of them, supersampled, are in memory at once.
+
+    Raises:
+        UserError: it is not in ``IMAGE_WIDTHS``.
+    """
+    if width not in IMAGE_WIDTHS:
+        raise UserError(f"--image-width: expected {IMAGE_WIDTHS[0]} to {IMAGE_WIDTHS[-1]} pixels, got {width}")
 
 
 class ImageSize(NamedTuple):
