@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import math
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from crkd_core.config import ImageConfig
 from crkd_core.data.augment import ImageAugment
 from crkd_core.data.errors import DataError
 from crkd_core.data.images import augmented_image, image_size, network_image
+from crkd_core.data.parallel import in_order
 from crkd_core.types import CameraImage
 
 JPEG_QUALITY = 92
@@ -75,13 +75,16 @@ class ImageCache:
             return False
 
     def add_all(self, sources: Sequence[Path], *, jobs: int) -> Iterator[int | DataError]:
-        """``add`` for many files on ``jobs`` processes; sizes in bytes, or what is wrong with a file, as they come."""
+        """``add`` for many files on ``jobs`` processes; sizes in bytes, or what is wrong with a file, in order.
+
+        Raises:
+            DataError: a process has died.
+        """
         add = functools.partial(_added, self)
         if jobs == 1:
             yield from map(add, sources)
             return
-        with multiprocessing.get_context("spawn").Pool(jobs, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-            yield from pool.imap_unordered(add, sources, chunksize=16)
+        yield from in_order(add, sources, jobs=jobs, part=4)
 
     def difference(self, source: Path) -> tuple[float, float]:
         """Mean and largest absolute difference that a smaller image makes in the network input of test time.

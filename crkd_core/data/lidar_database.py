@@ -7,7 +7,6 @@ latter is written last and in one step: a scene is there as a whole or not at al
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from crkd_core.data.errors import DataError
 from crkd_core.data.frames import annotated_frame
 from crkd_core.data.lidar import LIDAR_COLUMNS, lidar_points, points_in_boxes
 from crkd_core.data.nuscenes import REFERENCE_CHANNEL, NuScenesIndex, Sample, Scene, load_index
+from crkd_core.data.parallel import in_order
 from crkd_core.geometry.transforms import inverse
 from crkd_core.types import Boxes3D
 
@@ -229,7 +229,7 @@ def build_scene(index: NuScenesIndex, scene: Scene, folder: Path, *, sweeps: int
 def build_scenes(
     index: NuScenesIndex, scenes: Sequence[str], folder: Path, *, sweeps: int, index_file: Path, jobs: int
 ) -> Iterator[SceneObjects]:
-    """``build_scene`` for scenes of these names, on ``jobs`` processes; each as it is done.
+    """``build_scene`` for scenes of these names, on ``jobs`` processes, in this order.
 
     Args:
         index: the data set.
@@ -238,14 +238,16 @@ def build_scenes(
         sweeps: as for ``build_scene``.
         index_file: where the processes find the index.
         jobs: processes; 1: this one.
+
+    Raises:
+        DataError: a process has died.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if jobs == 1:
         yield from (build_scene(index, index.scene(name), folder, sweeps=sweeps) for name in scenes)
         return
     build = functools.partial(_built, index.root, index.version, index_file, folder, sweeps)
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap_unordered(build, scenes)
+    yield from in_order(build, scenes, jobs=jobs)
 
 
 def _built(root: Path, version: str, index_file: Path, folder: Path, sweeps: int, scene: str) -> SceneObjects:

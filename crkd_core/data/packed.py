@@ -9,13 +9,10 @@ in whole numbers, which they are. Everything else is stored as it is.
 from __future__ import annotations
 
 import functools
-import multiprocessing
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +20,9 @@ from tqdm import tqdm
 
 from crkd_core.config import Recipe
 from crkd_core.data.errors import DataError
-from crkd_core.data.simulated import FrameKey, simulated_frame
+from crkd_core.data.new_folder import new_folder
+from crkd_core.data.parallel import in_order
+from crkd_core.data.simulated import FrameKey, drive_name, simulated_frame
 from crkd_core.data.synthscenes.config import SynthConfig
 from crkd_core.types import (
     LIDAR_DTYPE,
@@ -158,37 +157,29 @@ def pack_simulated(
         progress: show a progress bar.
 
     Raises:
-        DataError: the folder exists.
+        DataError: the folder exists or cannot be written, or a process has died.
     """
-    if folder.exists():
-        raise DataError(f"{folder}: exists already; remove it or choose another")
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     simulate = functools.partial(
         _simulated, image_width=image_width, radar_sweeps=radar_sweeps, lidar_sweeps=lidar_sweeps
     )
     offsets, labels = [0], []
-    with (
-        multiprocessing.get_context("spawn").Pool(jobs, initializer=cv2.setNumThreads, initargs=(1,)) as pool,
-        (partial / "frames.bin").open("wb") as file,
-    ):
-        done = pool.imap(simulate, keys, chunksize=4)
-        for record, classes in tqdm(done, total=len(keys), desc="simulate", disable=not progress):
-            offsets.append(offsets[-1] + file.write(record))
-            labels.append(classes)
-    contents = PackedContents(
-        synthscenes=SynthConfig().config_hash(),
-        seeds=sorted({key.seed for key in keys}),
-        frames_per_drive=max((key.of for key in keys), default=0),
-        image_width=image_width,
-        radar_sweeps=radar_sweeps,
-        lidar_sweeps=list(lidar_sweeps),
-        offsets=offsets,
-        labels=labels,
-    )
-    (partial / "frames.json").write_bytes(msgspec.json.encode(contents))
-    partial.rename(folder)
+    with new_folder(folder) as partial:
+        with (partial / "frames.bin").open("wb") as file:
+            done = in_order(simulate, keys, jobs=jobs, name=drive_name, part=4)
+            for record, classes in tqdm(done, total=len(keys), desc="simulate", disable=not progress):
+                offsets.append(offsets[-1] + file.write(record))
+                labels.append(classes)
+        contents = PackedContents(
+            synthscenes=SynthConfig().config_hash(),
+            seeds=sorted({key.seed for key in keys}),
+            frames_per_drive=max((key.of for key in keys), default=0),
+            image_width=image_width,
+            radar_sweeps=radar_sweeps,
+            lidar_sweeps=list(lidar_sweeps),
+            offsets=offsets,
+            labels=labels,
+        )
+        (partial / "frames.json").write_bytes(msgspec.json.encode(contents))
 
 
 def packed(frame: AnnotatedFrame) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from crkd_core.data.parallel import in_order
 from crkd_core.data.synthscenes.config import SynthConfig
 from crkd_core.data.synthscenes.frames import frame_at
 from crkd_core.data.synthscenes.lidar import lidar_sweep
@@ -39,6 +39,11 @@ class FrameKey(NamedTuple):
 def simulated_keys(seeds: Iterable[int], *, frames_per_drive: int) -> list[FrameKey]:
     """Key frames, ``FRAME_SPACING_S`` apart, of the drives of these seeds."""
     return [FrameKey(seed, position, frames_per_drive) for seed in seeds for position in range(frames_per_drive)]
+
+
+def drive_name(key: FrameKey) -> str:
+    """What messages call the drive of a key frame."""
+    return f"drive {key.seed}"
 
 
 def simulated_frame(
@@ -89,6 +94,9 @@ def prerendered(
 
     A frame takes about 0.2 MB with images of 448 pixels, and 0.6 MB more for each LiDAR sweep. For the other arguments
     see ``simulated_frame``.
+
+    Raises:
+        DataError: a process has died.
     """
     simulate = functools.partial(
         simulated_frame,
@@ -97,9 +105,8 @@ def prerendered(
         lidar_sweeps=lidar_sweeps,
         cameras=cameras,
     )
-    with multiprocessing.get_context("spawn").Pool(jobs, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        done = pool.imap(simulate, keys, chunksize=8)
-        return list(tqdm(done, total=len(keys), desc="simulate", disable=not progress))
+    done = in_order(simulate, keys, jobs=jobs, name=drive_name, part=8)
+    return list(tqdm(done, total=len(keys), desc="simulate", disable=not progress))
 
 
 @functools.lru_cache(maxsize=2)

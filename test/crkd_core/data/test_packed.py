@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
+import signal
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +99,34 @@ def test_a_run_gets_the_revolutions_that_it_reads(folder: Path):
 def test_revolutions_that_are_not_there_are_refused(folder: Path, missing: range, options: str):
     with pytest.raises(DataError, match=rf"found \[0, 2, 4\].*pack them again with --lidar-sweeps {options}$"):
         PackedFrames(folder, lidar_sweeps=missing)
+
+
+@pytest.mark.timeout(60)
+def test_a_killed_process_ends_the_packing_and_nothing_is_left(tmp_path: Path):
+    def kill_one() -> None:
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.05)
+        os.kill(children[0].pid or 0, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    with pytest.raises(DataError, match=r"one of 2 processes has died.* under way: .*drive [34]; use"):
+        pack_simulated(
+            tmp_path / "frames",
+            simulated_keys([3, 4], frames_per_drive=4),
+            image_width=0,
+            radar_sweeps=1,
+            lidar_sweeps=range(0),
+            jobs=2,
+        )
+    thread.join()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file/frames: cannot be written: Not a directory$"):
+        pack_simulated(tmp_path / "file" / "frames", KEYS, image_width=0, radar_sweeps=1, lidar_sweeps=range(0), jobs=1)
 
 
 def test_a_folder_that_is_none_or_damaged_is_refused(folder: Path, tmp_path: Path):
