@@ -74,7 +74,7 @@ def arguments() -> argparse.Namespace:
     work = parser.add_argument_group("how to run a checkpoint")
     work.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     work.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="default: %(default)s")
-    work.add_argument("--score-threshold", type=finite, help="weakest box kept (default: the recipe's)")
+    work.add_argument("--score-threshold", type=finite, help="in place of the recipe's, higher or lower")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write results and figures there")
     parser.add_argument("--dry-run", action="store_true", help="say what would be scored, and stop")
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")

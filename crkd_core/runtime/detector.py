@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from crkd_core.cli import UserError
-from crkd_core.config import Recipe
+from crkd_core.config import Recipe, recipe_from_dict, recipe_to_dict
 from crkd_core.data.encode import encode
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.folding import folded
@@ -112,7 +112,7 @@ class Detector:
             checkpoint: folder with ``model.safetensors`` and ``model.json``.
             device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
             precision: of the network; geometry, sums over cells and suppression are never below float32.
-            score_threshold: detections below it are dropped; None: the recipe's.
+            score_threshold: in place of the recipe's, higher or lower: boxes that do not score more are dropped.
             recipe: name the checkpoint's recipe must have, if given.
             strict: refuse a GPU on which something of the fast path is missing, rather than run eagerly there.
 
@@ -122,12 +122,12 @@ class Detector:
                 the rest of the fast path.
         """
         model, found = load_checkpoint(checkpoint, expected_recipe=recipe)
-        self.recipe: Recipe = found.recipe
+        if score_threshold is not None:
+            model.recipe = with_threshold(found.recipe, score_threshold)
+        self.recipe: Recipe = model.recipe
         self.device = resolved_device(device)
         check_kernels(self.device)
         self.last_timings: dict[str, float] = {}
-        threshold = found.recipe.model.head.score_threshold
-        self._score_threshold = threshold if score_threshold is None else score_threshold
         dtype = _dtype(precision, self.device)
         self._pool = ThreadPoolExecutor(max_workers=max(1, min(6, torch.get_num_threads())))
         self._backend, self.status = self._started(model, precision, dtype)
@@ -185,7 +185,6 @@ class Detector:
         frame, times = submitted.frame, [time.perf_counter()]
         rows = self._backend.collect(submitted.ticket)
         times.append(time.perf_counter())
-        rows = rows[rows[:, 9] >= self._score_threshold]
         detections = Detections(
             boxes=Boxes3D.from_mmdet3d(rows[:, :9]).transformed(frame.T_base_from_bev),
             scores=rows[:, 9].astype(np.float64),
@@ -213,6 +212,17 @@ class Submitted:
     frame: SensorFrame
     ticket: Any
     seconds: float
+
+
+def with_threshold(recipe: Recipe, score: float) -> Recipe:
+    """The recipe of a head that finds boxes of more than this score.
+
+    Raises:
+        RecipeError: not between 0 and 1.
+    """
+    values = recipe_to_dict(recipe)
+    values["model"]["head"]["score_threshold"] = score
+    return recipe_from_dict(values, source="score_threshold")
 
 
 def check_kernels(device: torch.device) -> None:

@@ -11,17 +11,18 @@ import pytest
 import torch
 from micro import micro_frame, micro_recipe
 
-from crkd_core.config import recipe_from_dict, recipe_to_dict
+from crkd_core.config import RecipeError, recipe_from_dict, recipe_to_dict
 from crkd_core.data.encode import encode
 from crkd_core.data.errors import DataError
 from crkd_core.models.detector import FusionDetector
-from crkd_core.runtime.checkpoint import CheckpointError, save_checkpoint
+from crkd_core.runtime.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from crkd_core.runtime.detector import (
     Detector,
     DetectorStatus,
     DeviceError,
     check_kernels,
     say_what_is_missing,
+    with_threshold,
 )
 from crkd_core.types import Boxes3D, Detections, SensorFrame
 
@@ -82,11 +83,19 @@ def test_every_stage_is_timed(detector: Detector, frame: SensorFrame) -> None:
     assert stages["total"] == pytest.approx(stages["preprocess"] + stages["network"] + stages["output"])
 
 
-def test_detections_below_the_threshold_are_dropped(checkpoint: Path, detector: Detector, frame: SensorFrame) -> None:
+def test_another_threshold_than_the_recipes_drops_more_or_less(
+    checkpoint: Path, detector: Detector, frame: SensorFrame, tmp_path: Path
+) -> None:
     scores = np.sort(detector(frame).scores)
-    middle = float(scores[len(scores) // 2])
+    low, middle = detector.recipe.model.head.score_threshold, float(scores[len(scores) // 2 - 1 :][:2].mean())
     found = Detector(checkpoint, device="cpu", score_threshold=middle)(frame)
-    assert len(found) == int((scores >= middle).sum())
+    np.testing.assert_array_equal(np.sort(found.scores), scores[scores > middle])
+    model, _ = load_checkpoint(checkpoint)
+    strict = save_checkpoint(tmp_path / "strict", model, with_threshold(detector.recipe, middle))
+    found = Detector(strict, device="cpu", score_threshold=low)(frame)
+    np.testing.assert_array_equal(np.sort(found.scores), scores)
+    with pytest.raises(RecipeError, match="score_threshold"):
+        Detector(checkpoint, device="cpu", score_threshold=1.5)
 
 
 def test_a_corrupt_image_names_its_camera(detector: Detector, frame: SensorFrame) -> None:
