@@ -44,7 +44,10 @@ def main() -> int:
     for name, bound in least.items():
         if getattr(args, name) < bound:
             raise UserError(f"--{name.replace('_', '-')}: expected {bound} or more, got {getattr(args, name)}")
-    keys = simulated_keys(parse_seeds(args.seeds), frames_per_drive=args.frames_per_drive)
+    seeds = parse_seeds(args.seeds)
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds: expected each once, got {' '.join(args.seeds)}")
+    keys = simulated_keys(seeds, frames_per_drive=args.frames_per_drive)
     lidar_sweeps = range(0, args.lidar_sweeps * args.lidar_step, args.lidar_step)
     begin = time.perf_counter()
     pack_simulated(

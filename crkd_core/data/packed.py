@@ -116,7 +116,11 @@ class PackedFrames:
         start, end = self.contents.offsets[index : index + 2]
         with self._file.open("rb", buffering=0) as file:
             file.seek(start)
-            return unpacked(file.read(end - start), lidar=self._lidar)
+            record = file.read(end - start)
+        try:
+            return unpacked(record, lidar=self._lidar)
+        except _DAMAGE as error:
+            raise DataError(f"{self._file}: frame {index} is damaged ({error}); pack them again") from None
 
     def labels(self) -> list[NDArray[np.int64]]:
         """For each frame, the classes of its objects that have LiDAR or radar returns."""
@@ -263,6 +267,9 @@ def _large(points: NDArray[np.void]) -> NDArray[np.void]:
         full[name] = points[name]
     return full
 
+
+_DAMAGE = (msgspec.MsgspecError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What becomes of a record in which bytes have changed; not every change does, numbers of arrays are what they are."""
 
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=_as_extension)
 _DECODER = msgspec.msgpack.Decoder(ext_hook=_from_extension)

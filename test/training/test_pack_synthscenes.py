@@ -51,3 +51,5 @@ def test_numbers_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch, tmp
         main(monkeypatch, "pack_synthscenes.py", "--seeds", "1", "--jobs", "0", "--out", tmp_path / "frames")
     with pytest.raises(UserError, match="--seeds: expected numbers or ranges"):
         main(monkeypatch, "pack_synthscenes.py", "--seeds", "one", "--out", tmp_path / "frames")
+    with pytest.raises(UserError, match="--seeds: expected each once, got 0:3 2"):
+        main(monkeypatch, "pack_synthscenes.py", "--seeds", "0:3", "2", "--out", tmp_path / "frames")

@@ -101,6 +101,28 @@ def test_revolutions_that_are_not_there_are_refused(folder: Path, missing: range
         PackedFrames(folder, lidar_sweeps=missing)
 
 
+def test_a_damaged_record_is_named_whatever_has_changed_in_it(folder: Path, tmp_path: Path):
+    whole = (folder / "frames.bin").read_bytes()
+    (tmp_path / "frames.json").write_bytes((folder / "frames.json").read_bytes())
+    first = PackedFrames(folder).contents.offsets[1]
+    draw = np.random.default_rng(0)
+    names = [whole.find(word, first) for word in (b"frame", b"radars", b"stamp", b"points", b"labels")]
+    (tmp_path / "frames.bin").write_bytes(whole)
+    refused = 0
+    for place in [first, *names, *(first + draw.integers(0, 400, 200)).tolist()]:
+        damaged = bytearray(whole)
+        damaged[place] ^= int(draw.integers(1, 256))
+        (tmp_path / "frames.bin").write_bytes(damaged)
+        try:
+            PackedFrames(tmp_path)[1]
+        except DataError as error:
+            refused += 1
+            assert str(error).startswith(f"{tmp_path / 'frames.bin'}: frame 1 is damaged (")  # noqa: PT017
+            assert str(error).endswith("); pack them again")  # noqa: PT017
+    assert refused > 20
+    assert PackedFrames(tmp_path)[0].token == PackedFrames(folder)[0].token
+
+
 @pytest.mark.timeout(60)
 def test_a_killed_process_ends_the_packing_and_nothing_is_left(tmp_path: Path):
     def kill_one() -> None:
