@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
+import lightning
 import torch
-from micro import micro_crkd, micro_frame_with_lidar, micro_teacher
+from lightning.pytorch.callbacks import Callback
+from micro import micro_crkd, micro_frame, micro_frame_with_lidar, micro_recipe, micro_teacher
 from torch import nn
 
-from crkd_core.data.dataset import TrainingSet
+from crkd_core.data.dataset import TrainingSample, TrainingSet
+from crkd_core.data.errors import DataError
+from crkd_core.data.sampling import Position
 from crkd_core.distillation.distiller import Distiller
 from crkd_core.models.detector import FusionDetector
 from crkd_core.training.loop import DetectionTraining, TrainingOptions, train
@@ -78,3 +84,45 @@ def distilled(rank: int, world_size: int, port: int, out: Path, shared_statistic
     train(recipe, samples, TrainingOptions(out=out, workers=0, progress=False), distiller=distiller)
     if rank == 0:
         torch.save(gradients, out / "gradients.pt")
+
+
+class Recorded(TrainingSet):
+    """Five frames, and which of them were read."""
+
+    def __init__(self, *, die_after: int | None, **train: Any) -> None:
+        recipe = micro_recipe(**train)
+        super().__init__([micro_frame(seed) for seed in range(5)], recipe)
+        self.read: list[list[int]] = []
+        self._die_after = die_after
+
+    def __getitem__(self, position: Any) -> TrainingSample:
+        if len(self.read) == self._die_after:
+            raise DataError("unplugged")
+        self.read.append([*Position(*position)])
+        return super().__getitem__(position)
+
+
+class StepsAfterBatches(Callback):
+    """How many steps were done after each batch."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        self.steps.append(trainer.global_step)
+
+
+def read_by(
+    options: TrainingOptions, *, die_after: int | None = None, **recipe: Any
+) -> tuple[list[list[int]], list[int]]:
+    """The positions that one start of a run reads, and the steps that it has done after each batch.
+
+    Args:
+        options: of the run, without loading processes.
+        die_after: the start ends with an error after this many samples.
+        recipe: values of its training.
+    """
+    samples, steps = Recorded(die_after=die_after, **recipe), StepsAfterBatches()
+    with suppress(DataError) if die_after is not None else nullcontext():
+        train(samples.recipe, samples, options, callbacks=[steps])
+    return samples.read, steps.steps

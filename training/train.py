@@ -37,11 +37,12 @@ from crkd_core.distillation.distiller import Distiller
 from crkd_core.runtime.checkpoint import save_checkpoint
 from crkd_core.training.ceiling import ceiling
 from crkd_core.training.ground_truth import MissingExtraError, require_devkit
-from crkd_core.training.loop import RESUME_FILE, TrainingOptions, samples_per_step, steps_done, train
+from crkd_core.training.loop import TrainingOptions, first_step, samples_per_step, train
 from crkd_core.training.metrics import Metrics
 from crkd_core.training.nuscenes_data import Prepared, nuscenes_frames, objects_to_paste
 from crkd_core.training.processes import from_first, has_begun, note_begun, processes, wait_for_all
 from crkd_core.training.report import metrics_table
+from crkd_core.training.resume import RESUME_FILE, steps_done
 from crkd_core.training.scoring import BestCheckpoint, ScoredFrames
 from crkd_core.training.submission import used_sensors, write_submission
 
@@ -135,9 +136,11 @@ def train_and_evaluate(
     group = processes()
     say = print if group.first else silent
     check_options(args)
-    resume = goes_on(args)
+    options = training_options(args, resume=goes_on(args))
     if args.dry_run:
         say(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
+    else:
+        first_step(recipe, options)  # a run that cannot go on is refused before anything is read or written
     teacher = distiller.teacher.recipe if distiller is not None else None
     frames = training_frames(args, recipe, teacher)
     say(f"{recipe.name}: {len(frames)} samples, {recipe.train.steps} steps of {samples_per_step(recipe.train)}")
@@ -157,7 +160,6 @@ def train_and_evaluate(
     best = None
     if args.evaluate_every and scored is not None:
         best = BestCheckpoint(args.out, recipe, scored, provenance=provenance, half=args.half, say=print)
-    options = training_options(args, resume=resume)
     model = train(recipe, samples, options, distiller=distiller, start=start, evaluate=best)
     provenance = {
         **provenance,

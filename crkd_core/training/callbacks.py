@@ -1,8 +1,13 @@
-"""What happens beside the steps of a training: averaged weights, evaluations on the way, resume states, a NaN guard."""
+"""What happens beside the steps of a training: averaged weights, evaluations on the way, resume states, a NaN guard.
+
+Each looks between two steps, which may be of several batches.
+"""
 
 from __future__ import annotations
 
 import math
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -14,6 +19,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from crkd_core.cli import UserError
 from crkd_core.models.detector import FusionDetector
+from crkd_core.training.processes import gathered, processes
 
 
 class TrainingError(UserError):
@@ -43,6 +49,11 @@ class AveragedWeights(EMAWeightAveraging):
         super().on_train_end(trainer, module)
 
 
+def ends_step(trainer: lightning.Trainer, batch_index: int) -> bool:
+    """Whether a batch is the last one of a step."""
+    return (batch_index + 1) % trainer.accumulate_grad_batches == 0
+
+
 Evaluate = Callable[[FusionDetector, int], None]
 """What is done with the (averaged) model at a step; every process calls it."""
 
@@ -54,14 +65,19 @@ class EvaluationOnTheWay(Callback):
         self._evaluate = evaluate
         self._every = every
         self._averages = averages
-        self._done = 0
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *_: Any) -> None:
-        """Evaluate when the step number is a multiple of ``every``, between two steps."""
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: Any, _outputs: Any, _batch: Any, batch_index: int
+    ) -> None:
+        """Evaluate when the step number is a multiple of ``every``.
+
+        Raises:
+            TrainingError: there is nothing to evaluate, since a loss or a weight is not finite.
+        """
         step = trainer.global_step
-        if step % self._every or step == self._done:
+        if step % self._every or not ends_step(trainer, batch_index):
             return
-        self._done = step
+        module.check_finite()
         with self._averages.in_place(trainer, module) if self._averages is not None else nullcontext():
             self._evaluate(module.model, step)
 
@@ -72,20 +88,66 @@ class ResumeState(Callback):
     def __init__(self, path: Path, *, every: int) -> None:
         self._path = path
         self._every = every
-        self._saved = 0
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any) -> None:
-        """Write it when the step number is a multiple of ``every``, between two steps."""
-        if trainer.global_step % self._every == 0 and trainer.global_step != self._saved:
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,
+        _outputs: Any,
+        _batch: Any,
+        batch_index: int,
+    ) -> None:
+        """Write it when the step number is a multiple of ``every``."""
+        if trainer.global_step % self._every == 0 and ends_step(trainer, batch_index):
             self.on_train_end(trainer, module)
 
     def on_train_end(self, trainer: lightning.Trainer, _module: lightning.LightningModule) -> None:
         """Write it."""
-        self._saved = trainer.global_step
         partial = self._path.with_suffix(".partial")
         trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
             partial.replace(self._path)
+
+
+class StopOnSignal(Callback):
+    """Ends a run in order when a process is told to stop: after the step in hand, all processes after the same one.
+
+    SIGTERM is what torchrun, SLURM and containers send some time before they kill; they may send it twice. SIGINT is
+    Ctrl-C; the second one ends the process at once.
+
+    Attributes:
+        signal: which one ended the run; 0: none.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, _module: lightning.LightningModule) -> None:
+        """Take the place of Lightning's handler, which saves nothing and exits with 0; it gives the old ones back.
+
+        Raises:
+            SystemExit: told already; there is nothing to save.
+        """
+        if trainer.received_sigterm:
+            raise SystemExit(128 + signal.SIGTERM)
+        if threading.current_thread() is threading.main_thread():  # no other may
+            signal.signal(signal.SIGTERM, self._note)
+            signal.signal(signal.SIGINT, self._note)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, _module: Any, _outputs: Any, _batch: Any, batch_index: int
+    ) -> None:
+        """Stop between two steps if any process is told to."""
+        if ends_step(trainer, batch_index):
+            told = max(gathered({processes().rank: self.signal}).values())
+            if told:
+                self.signal = told
+                trainer.should_stop = True
+
+    def _note(self, number: int, _frame: Any) -> None:
+        if number == self.signal == signal.SIGINT:
+            raise SystemExit(128 + number)
+        self.signal = number
 
 
 class LossWatch:

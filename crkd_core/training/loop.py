@@ -7,6 +7,7 @@ would have read: see ``crkd_core.data.dataset``.
 from __future__ import annotations
 
 import logging
+import signal
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,10 +36,12 @@ from crkd_core.training.callbacks import (
     EvaluationOnTheWay,
     LossWatch,
     ResumeState,
+    StopOnSignal,
     TrainingError,
 )
 from crkd_core.training.damage import DamagedSamples, lost_process
 from crkd_core.training.processes import gathered, processes, synchronise_norms
+from crkd_core.training.resume import RESUME_FILE, count_on, entries, steps_to_go_on_from
 from crkd_core.training.schedule import learning_rate_factor, optimizer
 
 logger = logging.getLogger(__name__)
@@ -47,10 +50,6 @@ EMA_EVERY = 10
 """Steps between two updates of the averaged weights."""
 READ_AHEAD = 4
 """Batches that each loading process reads ahead."""
-RESUME_FILE = "last.ckpt"
-"""Name of the resume state in the folder of a run."""
-SAMPLES_PER_STEP_KEY = "samples_per_step"
-"""Our own entry in it."""
 
 
 @dataclass(frozen=True)
@@ -127,31 +126,35 @@ class DetectionTraining(lightning.LightningModule):
             self._report(losses, total)
         return total
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A resume state says how many samples its steps had."""
-        checkpoint[SAMPLES_PER_STEP_KEY] = samples_per_step(self.recipe.train)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Steps go on with as many samples, or both the place in the data and the learning rate would be others.
+    def check_finite(self) -> None:
+        """Before anything is saved or scored.
 
         Raises:
-            TrainingError: they would not, or the resume state does not say.
+            TrainingError: a loss of the last batch is not finite, or, since gradients may be so where losses are not,
+                a weight.
         """
-        before, now = checkpoint.get(SAMPLES_PER_STEP_KEY), samples_per_step(self.recipe.train)
-        if before is None:
+        self._watch.read()
+        weights = self.state_dict()
+        finite = torch.stack([value.isfinite().all() for value in weights.values()]).tolist()
+        bad = [name for name, good in zip(weights, finite, strict=True) if not good]
+        if bad:
             raise TrainingError(
-                f"resume: {self.options.out / RESUME_FILE} has no entry '{SAMPLES_PER_STEP_KEY}', so it is not of this "
-                "version of the training; start anew in another --out"
-            )
-        if before != now:
-            raise TrainingError(
-                f"resume: {before} samples a step before, now {now} (train.batch_size x train.accumulate x "
-                f"{processes().world_size} processes); keep their product"
+                f"after {self.global_step} steps: {len(bad)} of {len(weights)} weights are not finite, such as {bad[0]}; "
+                "lower the learning rate or use bf16"
             )
 
-    def on_train_end(self) -> None:
-        """The last batch is looked at too."""
-        self._watch.read()
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A resume state is of weights to go on from, and says of which run.
+
+        Raises:
+            TrainingError: see ``check_finite``.
+        """
+        self.check_finite()
+        checkpoint |= _entries(self.recipe, self.options)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A run that goes on may divide its steps into other batches."""
+        count_on(checkpoint, accumulate=self.recipe.train.accumulate)
 
     def losses(
         self, batch: TrainingBatch, *, begins: Callable[[str], object] = lambda _part: None
@@ -229,22 +232,23 @@ def train(
         callbacks: Lightning callbacks, called after our own.
 
     Raises:
-        TrainingError: nothing to resume, or not the same in every process, or with other samples per step; no sample,
-            starting weights that do not fit, a loss that is not finite.
+        TrainingError: see ``first_step``; no sample, starting weights that do not fit, a loss that is not finite.
         PretrainedError: pretrained weights that do not fit.
+        SystemExit: SIGTERM or SIGINT ended the run, see ``StopOnSignal``; the resume state is written. With the code a
+            shell gives to processes that these end, 143 or 130.
     """
     if len(samples) == 0:
         raise TrainingError("training set: no sample; check the data root and split")
-    lightning.seed_everything(options.seed, workers=True, verbose=False)
+    lightning.seed_everything(options.seed, verbose=False)
     last = options.out / RESUME_FILE
-    done = _first_step(options)
+    done = first_step(recipe, options)
     module = DetectionTraining(recipe, options, distiller=distiller)
     if not options.resume:
         _begin(module.model, start, options.pretrained)
     if recipe.train.sync_batch_norm and processes().world_size > 1:
         synchronise_norms(module.model)
     loader = training_loader(samples, recipe, options, start_step=done)
-    averages = _averages(recipe)
+    averages, stop = _averages(recipe), StopOnSignal()
     group = processes()
     trainer = lightning.Trainer(
         devices=group.local_size,
@@ -256,7 +260,7 @@ def train(
         max_time=timedelta(minutes=options.max_minutes) if options.max_minutes else None,
         precision=options.precision,  # type: ignore[arg-type]
         gradient_clip_val=recipe.train.gradient_clip,
-        callbacks=[*_callbacks(recipe, options, len(samples), averages, evaluate), *callbacks],
+        callbacks=[*_callbacks(recipe, options, len(samples), averages, evaluate), stop, *callbacks],
         logger=_loggers(options),
         default_root_dir=options.out,
         use_distributed_sampler=False,
@@ -276,6 +280,11 @@ def train(
             step = trainer.global_step
             position = step * samples_per_step(recipe.train)
             raise TrainingError(lost_process(error, loader, step=step, position=position)) from None
+    if stop.signal:
+        if group.first:
+            name = signal.Signals(stop.signal).name
+            logger.warning("%s: stopped after %d steps; --resume goes on from there", name, trainer.global_step)
+        raise SystemExit(128 + stop.signal)
     if averages is not None:
         averages.take_over(trainer, module)
     return module.model.cpu().eval()
@@ -314,25 +323,13 @@ def summed(losses: dict[str, torch.Tensor]) -> dict[str, float]:
     return sums
 
 
-def steps_done(out: Path) -> int:
-    """How many steps the run in a folder has behind it.
+def first_step(recipe: Recipe, options: TrainingOptions) -> int:
+    """Where all processes begin, or go on.
 
     Raises:
-        TrainingError: there is no resume state.
+        TrainingError: there is nothing to resume, it is another run, or they would not go on together.
     """
-    last = out / RESUME_FILE
-    if not last.is_file():
-        raise TrainingError(f"resume: {last} not found; start without --resume, or name the folder of the run")
-    return int(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
-
-
-def _first_step(options: TrainingOptions) -> int:
-    """Where all processes go on.
-
-    Raises:
-        TrainingError: there is nothing to resume, or they would not go on together.
-    """
-    done = steps_done(options.out) if options.resume else 0
+    done = steps_to_go_on_from(options.out, _entries(recipe, options)) if options.resume else 0
     steps = sorted(set(gathered({processes().rank: done}).values()))
     if len(steps) > 1:
         raise TrainingError(
@@ -340,6 +337,10 @@ def _first_step(options: TrainingOptions) -> int:
             f"{', '.join(map(str, steps))}; all machines must share the folder --out"
         )
     return done
+
+
+def _entries(recipe: Recipe, options: TrainingOptions) -> dict[str, Any]:
+    return entries(recipe, seed=options.seed, samples=samples_per_step(recipe.train))
 
 
 def samples_per_step(config: TrainConfig) -> int:
@@ -365,10 +366,17 @@ def training_loader(
         sampler=sampler,
         num_workers=options.workers,
         collate_fn=collate_training,
+        worker_init_fn=_leave_signals,
         persistent_workers=options.workers > 0,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=READ_AHEAD if options.workers else None,
     )
+
+
+def _leave_signals(_worker: int) -> None:
+    """In a loading process: signals may go to all processes of a run, but the step in hand still wants its samples."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _averages(recipe: Recipe) -> AveragedWeights | None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +16,14 @@ import msgspec
 import pytest
 import yaml
 from micro import micro_recipe
-from scripts import script
+from scripts import FOLDER, script
 
 from crkd_core.cli import UserError
 from crkd_core.config import recipe_to_dict
 from crkd_core.data.synthscenes import SynthConfig, make_drive
 from crkd_core.data.synthscenes.writer import write_nuscenes
 from crkd_core.runtime.checkpoint import load_checkpoint
+from crkd_core.training.resume import steps_done
 
 SCENE = "scene-0007"
 Call = Callable[..., int]
@@ -190,3 +195,60 @@ def test_changes_of_a_recipe_add_up(call: Call, recipe: Path, tmp_path: Path, ca
     args = [recipe, "--synthscenes", "1", "--out", tmp_path / "run", "--dry-run"]
     assert call(*args, "--set", "train.steps=5", "--set", "train.accumulate=3") == 0
     assert "5 steps of 3" in capsys.readouterr().out
+
+
+def logged_steps(part: Path) -> list[int]:
+    file = part / "metrics.csv"
+    return [int(row["step"]) for row in csv.DictReader(file.open())] if file.exists() else []
+
+
+def stopped(command: list[str], part: Path, *, group: bool, stderr: Path) -> tuple[int, list[int]]:
+    """Exit code of a command that is sent SIGTERM in its third step, and the steps it has logged in ``part``.
+
+    Args:
+        command: trains.
+        part: of its log.
+        group: all its processes are told, as torchrun and SLURM do; else the one started here.
+        stderr: file for what it says.
+    """
+    small = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(FOLDER.parent)}
+    with (
+        stderr.open("w") as file,
+        subprocess.Popen(command, env=os.environ | small, stderr=file, start_new_session=True) as process,
+    ):
+        while len(logged_steps(part)) < 2:
+            assert process.poll() is None, stderr.read_text()[-2000:]
+            time.sleep(0.02)
+        (os.killpg if group else os.kill)(process.pid, signal.SIGTERM)
+    return process.returncode, logged_steps(part)
+
+
+@pytest.mark.timeout(400)
+def test_a_run_that_is_told_to_stop_saves_and_goes_on_also_with_another_number_of_processes(
+    recipe: Path, dataroot: Path, tmp_path: Path
+):
+    """Two processes of torchrun, which is told; then one and its loading process, which are all told."""
+    out, stderr = tmp_path / "run", tmp_path / "stderr"
+    how = ["--set", "train.steps=1000000", "--save-every", "1000000", "--log-every", "1", "--precision", "fp32"]
+    run = [FOLDER / "train.py", recipe, "--dataroot", dataroot, "--version", "v1.0-mini", "--out", out, *how]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *run]
+    alone = [sys.executable, *run, "--set", "train.accumulate=2", "--workers", "1", "--resume"]
+    code, first = stopped(
+        [*map(str, torchrun), "--workers", "0"], out / "log" / "version_0", group=False, stderr=stderr
+    )
+    assert code != 0
+    assert first == list(range(steps_done(out))), stderr.read_text()[-2000:]
+    code, second = stopped([*map(str, alone)], out / "log" / "version_1", group=True, stderr=stderr)
+    assert code == 143, stderr.read_text()[-2000:]
+    assert f"SIGTERM: stopped after {steps_done(out)} steps; --resume goes on from there" in stderr.read_text()
+    assert [*first, *second] == list(range(steps_done(out)))
+    assert not (out / "model").exists()
+
+
+def test_a_run_that_cannot_go_on_leaves_the_folder_as_it_is(call: Call, recipe: Path, dataroot: Path, tmp_path: Path):
+    run = [recipe, "--dataroot", dataroot, "--version", "v1.0-mini", "--out", tmp_path / "run"]
+    assert call(*run) == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    with pytest.raises(UserError, match=r"train\.weight_decay was 0\.\d+, is 0\.5; of a recipe only"):
+        call(*run, "--resume", "--set", "train.weight_decay=0.5")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before

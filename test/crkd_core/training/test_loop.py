@@ -17,7 +17,6 @@ from crkd_core.config import DistillationConfig
 from crkd_core.data.dataset import TrainingSet
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.pretrained import PretrainedError
-from crkd_core.training import loop
 from crkd_core.training.callbacks import TrainingError
 from crkd_core.training.loop import DetectionTraining, TrainingOptions, train
 
@@ -72,38 +71,6 @@ def test_a_loss_that_is_not_finite_names_step_loss_and_samples(tmp_path: Path) -
     recipe = micro_recipe()
     with pytest.raises(TrainingError, match=r"step 0: detection/box/task0.* not finite on samples micro-0"):
         train(recipe, TrainingSet([broken], recipe, augment=False), options(tmp_path))
-
-
-def test_resume_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"last\.ckpt not found"):
-        trained(tmp_path / "none", resume=True)
-
-
-def test_processes_that_would_not_go_on_together_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here the folder of the run has a resume state, on another machine it has none."""
-    trained(tmp_path, stop_after=3)
-    monkeypatch.setattr(loop, "gathered", lambda own: own | {1: 0})
-    with pytest.raises(TrainingError, match=r"at step 3 here.* begin at steps 0, 3; all machines must share .* --out"):
-        trained(tmp_path, resume=True)
-
-
-def test_steps_of_another_size_do_not_go_on(tmp_path: Path) -> None:
-    trained(tmp_path, stop_after=3)
-    recipe = micro_recipe(batch_size=1)
-    how = options(tmp_path, resume=True)
-    with pytest.raises(TrainingError, match=r"2 samples a step before, now 1 .* x 1 processes"):
-        train(recipe, TrainingSet(FRAMES, recipe), how)
-    same = micro_recipe(batch_size=1, accumulate=2, steps=4)
-    train(same, TrainingSet(FRAMES, same), how)
-
-
-def test_a_resume_state_that_does_not_say_the_size_of_its_steps_is_refused(tmp_path: Path) -> None:
-    trained(tmp_path, stop_after=3)
-    state = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    del state["samples_per_step"]
-    torch.save(state, tmp_path / "last.ckpt")
-    with pytest.raises(TrainingError, match=r"last\.ckpt has no entry 'samples_per_step'.* start anew in another"):
-        trained(tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("teaches", [True, False])
