@@ -3,7 +3,7 @@
 
     training/benchmark_data.py index --work /tmp/dummy       tables of v1.0-trainval's size, and a file for each record
     training/benchmark_data.py loader student_r50 --dataroot DATA --version v1.0-mini
-    training/benchmark_data.py loader student_r50 --synthscenes 8 --image-width 1600 --epochs 3
+    training/benchmark_data.py loader student_r50 --synthscenes 8 --image-width 1600 --epochs 6
 
 Each step of `index` runs in a process of its own: building the index, loading it, loading it after one folder has got a
 file. Peak memory is that process's, imports included. The dummy set takes 3 GB, 2.6 million inodes and some minutes to
@@ -13,7 +13,8 @@ write; it is removed unless --keep is given, and used again if it is there.
 the machine disturbs it less; throughput and memory with --workers processes. Memory is the proportional share (PSS) of
 anonymous memory: a page that n processes share counts 1/n in each. Left out are the batches under way between the
 processes, of which there are at most --workers x 4, and pages of files (libraries, the index), which the system takes
-back when it needs them.
+back when it needs them. It is read ten times a second after each epoch, while the processes load ahead; an epoch's
+figure is the median. Growth is the slope of a line through the epochs after the first, with its standard error.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ import json
 import multiprocessing
 import os
 import pstats
-import re
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ import msgspec
 import numpy as np
 import PIL
 import torch
-from benchmark_machine import machine  # type: ignore[import-not-found]
+from benchmark_machine import machine, process_memory  # type: ignore[import-not-found]
 
 from crkd_core.cli import ArgumentParser, UserError, run
 from crkd_core.config import Recipe, load_recipe
@@ -46,9 +47,11 @@ from crkd_core.data.simulated import prerendered, simulated_keys
 from crkd_core.data.synthscenes.config import check_image_width
 from crkd_core.training.nuscenes_data import Prepared, nuscenes_frames, objects_to_paste
 
-MB = 1e6
+MB = 1e6  # bytes
 INDEX_FILE = "index.npz"
 TIMED_SAMPLES = 36
+MEMORY_EPOCHS = 4
+"""At least so many tell whether memory grows: the first is warm-up, a line with an error takes three points."""
 
 
 def arguments() -> argparse.Namespace:
@@ -72,7 +75,7 @@ def arguments() -> argparse.Namespace:
     loader.add_argument(
         "--samples", type=int, default=160, help="of an epoch; repeated if there are fewer (default: %(default)s)"
     )
-    loader.add_argument("--epochs", type=int, default=3, help="epochs with processes (default: %(default)s)")
+    loader.add_argument("--epochs", type=int, default=6, help="epochs with processes (default: %(default)s)")
     loader.add_argument("--workers", type=int, default=2, help="loading processes (default: %(default)s)")
     for command in (index, loader):
         command.add_argument("--seed", type=int, default=0)
@@ -154,14 +157,6 @@ def loaded(root: Path, cache: Path) -> dict[str, float]:
     }
 
 
-def process_memory(file: str, field: str, pid: int | str = "self") -> float:
-    """A figure of /proc/<pid>/<file>, MB."""
-    found = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{pid}/{file}").read_text(), re.MULTILINE)
-    if found is None:
-        raise UserError(f"/proc/{pid}/{file} has no {field}; memory is measured on Linux only")
-    return int(found[1]) * 1024 / MB
-
-
 # ------------------------------------------------------------------------------------------------------------ loader
 
 # Part of the work -> the functions it is done in, as (end of the source file's path, name), and the parts inside them.
@@ -202,7 +197,13 @@ def measured_loader(args: argparse.Namespace) -> dict[str, Any]:
     print(title)
     parts = time_by_part(samples)
     epochs = loaded_epochs(samples, recipe, args)
-    return {"title": title, "ms_by_part": parts, "epochs": epochs}
+    figures = {"title": title, "ms_by_part": parts, "epochs": epochs}
+    if args.epochs < MEMORY_EPOCHS:
+        print(f"  whether memory grows: --epochs {MEMORY_EPOCHS} or more would tell")
+        return figures
+    slope, error = growth([epoch["main_mb"] + epoch["workers_mb"] for epoch in epochs])
+    print(f"  memory after the first epoch: {slope:+.2f} % per epoch, standard error {error:.2f} %")
+    return {**figures, "memory_growth_percent": slope, "memory_growth_error_percent": error}
 
 
 def training_set(args: argparse.Namespace, recipe: Recipe) -> TrainingSet:
@@ -276,7 +277,7 @@ def loaded_epochs(samples: TrainingSet, recipe: Recipe, args: argparse.Namespace
     options = TrainingOptions(out=Path(), seed=args.seed, workers=args.workers)
     loader = training_loader(samples, msgspec.structs.replace(recipe, train=train), options, start_step=0)
     batches = iter(loader)
-    used = settled_cpu()
+    used, _ = settled()
     epochs = []
     for epoch in range(args.epochs):
         for step in range(steps):
@@ -284,33 +285,52 @@ def loaded_epochs(samples: TrainingSet, recipe: Recipe, args: argparse.Namespace
                 started = time.perf_counter()
             next(batches)
         wall = time.perf_counter() - started
-        before, used = used, settled_cpu()
-        pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
-        memory = [process_memory("smaps_rollup", "Pss_Anon", pid) for pid in pids]
+        before, (used, readings) = used, settled()
+        main, workers = np.median(readings, axis=0).tolist()
         figures = {
             "samples_per_s": (steps - ahead) * batch / wall,
             "samples_per_s_core": steps * batch / (used - before),
-            "main_mb": memory[0],
-            "workers_mb": sum(memory[1:]),
+            "main_mb": main,
+            "workers_mb": workers,
+            "readings": len(readings),
         }
         epochs.append(figures)
         print(
             f"  epoch {epoch}: {figures['samples_per_s']:.1f} samples/s, {figures['samples_per_s_core']:.1f} per core; "
-            f"memory main {figures['main_mb']:.0f} MB, {args.workers} workers {figures['workers_mb']:.0f} MB",
+            f"memory main {main:.0f} MB, {args.workers} workers {workers:.0f} MB (median of {len(readings)})",
             flush=True,
         )
-    total = [figures["main_mb"] + figures["workers_mb"] for figures in epochs]
-    print(f"  memory of the last epoch: {100 * (total[-1] / total[0] - 1):+.1f} % of the first")
     return epochs
 
 
-def settled_cpu() -> float:
-    """Wait until as much is read ahead as may be; CPU seconds of the loading processes so far."""
+def growth(memory: Sequence[float]) -> tuple[float, float]:
+    """By how much memory grows from epoch to epoch, and the standard error of that, % of its mean.
+
+    Args:
+        memory: of each epoch; the first, in which caches and buffers fill, is left out of the line. At least 4.
+    """
+    rest = np.array(memory[1:])
+    (slope, _), covariance = np.polyfit(np.arange(len(rest)), rest, 1, cov=True)
+    return float(100 * slope / rest.mean()), float(100 * np.sqrt(covariance[0, 0]) / rest.mean())
+
+
+def settled() -> tuple[float, list[tuple[float, float]]]:
+    """Wait until as much is read ahead as may be.
+
+    Returns:
+        CPU seconds of the loading processes so far, and readings of the memory of this process and of theirs, MB, while
+        they load and when they have done.
+    """
+    readings = []
     used, before = workers_cpu(), -1.0
     while used - before > 0.02:
-        time.sleep(0.5)
+        for _ in range(5):
+            time.sleep(0.1)
+            children = [child.pid for child in multiprocessing.active_children() if child.pid]
+            main, *rest = (process_memory("smaps_rollup", "Pss_Anon", pid) for pid in (os.getpid(), *children))
+            readings.append((main, sum(rest)))
         before, used = used, workers_cpu()
-    return used
+    return used, readings
 
 
 def workers_cpu() -> float:

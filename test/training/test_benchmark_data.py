@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from micro import micro_recipe
@@ -48,7 +49,7 @@ def test_index_is_measured_in_processes_of_its_own(tmp_path: Path):
 def test_loader_time_is_that_of_its_parts(loader: Callable[..., None], tmp_path: Path):
     data = TinySet(tmp_path / "data")
     out = tmp_path / "figures.json"
-    words = ["--dataroot", data.root, "--version", data.version, "--workers", 1, "--samples", 20, "--epochs", 2]
+    words = ["--dataroot", data.root, "--version", data.version, "--workers", 1, "--samples", 20, "--epochs", 4]
     loader(*words, "--out", out)
     figures = json.loads(out.read_text())
     parts = figures["ms_by_part"]
@@ -57,11 +58,26 @@ def test_loader_time_is_that_of_its_parts(loader: Callable[..., None], tmp_path:
     # A part whose function has another name now would take no time.
     assert [part for part, ms in parts.items() if ms <= 0] == []
     assert parts["rest"] < 0.5 * whole
-    assert len(figures["epochs"]) == 2
+    assert len(figures["epochs"]) == 4
     for epoch in figures["epochs"]:
         assert epoch["samples_per_s"] > 0
         assert epoch["samples_per_s_core"] > 0
         assert epoch["workers_mb"] > 10
+        assert epoch["readings"] >= 5
+    assert abs(figures["memory_growth_percent"]) < 25
+    assert figures["memory_growth_error_percent"] < 10
+
+
+def test_a_leak_of_two_percent_is_told_from_readings_that_scatter_by_five():
+    growth = script("benchmark_data.py").growth
+    rng = np.random.default_rng(0)
+    scatter = np.median(rng.normal(0, 20, (8, 15)), axis=1)  # MB, fifteen readings an epoch
+    warm_up = np.array([60.0, *[0.0] * 7])
+    leaking, error = growth(400 + 8.0 * np.arange(8) - warm_up + scatter)
+    assert leaking == pytest.approx(1.9, abs=3 * error)
+    steady, error = growth(400 - warm_up + scatter)
+    assert abs(steady) < 3 * error < 1.5
+    assert leaking > 4 * error
 
 
 @pytest.mark.parametrize(
