@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from crkd_core.config import ImageConfig
 from crkd_core.data.augment import ImageAugment
 from crkd_core.data.errors import DataError
-from crkd_core.data.images import augmented_image, image_size, network_image
+from crkd_core.data.images import augmented_image, check_complete, image_size, network_image
 from crkd_core.data.parallel import in_order
 from crkd_core.types import CameraImage
 
@@ -141,12 +141,13 @@ def smaller_jpeg(content: bytes, config: ImageConfig, *, name: str) -> bytes:
     """The smaller image of an encoded one, itself if it is small already.
 
     Raises:
-        DataError: it cannot be decoded; starts with ``name``.
+        DataError: it is damaged; starts with ``name``.
     """
     camera = _unplaced(content)
     full = image_size(camera, name)
     width, height = stored_size(full, config)
     if (width, height) == full:
+        check_complete(content, name)
         return content
     whole = msgspec.structs.replace(config, size=(height, width))
     image, _ = augmented_image(camera, whole, ImageAugment(width / full[0]), name=name)

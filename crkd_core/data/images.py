@@ -16,6 +16,7 @@ from PIL import Image
 from crkd_core.config import ImageConfig
 from crkd_core.data.augment import ImageAugment, draw_image_augment, fixed_image_augment
 from crkd_core.data.errors import DataError
+from crkd_core.data.jpeg import jpeg_damage
 from crkd_core.types import CameraImage, FloatArray
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -222,15 +223,14 @@ def _rotation_about(x: float, y: float, angle: float) -> FloatArray:
 
 
 def check_complete(encoded: bytes, name: str) -> None:
-    """Check that a JPEG ends with its end marker, without decoding it; other formats pass.
-
-    OpenCV fills what is missing of a JPEG with grey and says nothing. Cameras may pad the file after the marker.
+    """Check a JPEG for damage that shows in its bytes, without decoding it (see ``jpeg_damage``); other formats pass.
 
     Raises:
-        DataError: it does not; starts with ``name``.
+        DataError: it is truncated or damaged; starts with ``name``.
     """
-    if encoded[:2] == b"\xff\xd8" and b"\xff\xd9" not in encoded[-256:]:
-        raise DataError(f"{name}: truncated JPEG image ({len(encoded)} bytes, no end marker)")
+    damage = jpeg_damage(encoded)
+    if damage is not None:
+        raise DataError(f"{name}: {damage}")
 
 
 def _decode(encoded: bytes, flag: int, name: str) -> NDArray[np.uint8]:

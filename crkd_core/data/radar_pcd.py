@@ -24,7 +24,7 @@ def read_radar_pcd(path: Path) -> NDArray[np.void]:
         first point. No validity filter is applied.
 
     Raises:
-        DataError: missing, not such a file, or truncated.
+        DataError: missing, not such a file, truncated, or coordinates that are no numbers.
     """
     return parse_radar_pcd(_content(path), source=str(path))
 
@@ -47,6 +47,8 @@ def parse_radar_pcd(content: bytes, source: str) -> NDArray[np.void]:
         points = in_order
     if count and any(np.isnan(points[name][0]) for name in _names() if RADAR_DTYPE[name].kind == "f"):
         return np.empty(0, dtype=RADAR_DTYPE)
+    if not all(np.isfinite(points[name]).all() for name in ("x", "y", "z")):
+        raise DataError(f"{source}: damaged: coordinates that are no numbers; copy the file again")
     return points
 
 
@@ -83,14 +85,18 @@ def read_lidar_bin(path: Path) -> NDArray[np.void]:
     """Read a LiDAR ``.pcd.bin``: (N,) structured array of ``LIDAR_DTYPE``, sensor frame.
 
     Raises:
-        DataError: missing, or not a whole number of points.
+        DataError: missing, empty, not a whole number of points, or numbers that are none.
     """
     content = _content(path)
+    if not content:
+        raise DataError(f"{path}: empty; copy the file again")
     if len(content) % LIDAR_DTYPE.itemsize:
         raise DataError(
             f"{path}: truncated: expected a multiple of {LIDAR_DTYPE.itemsize} bytes, got {len(content)}; "
             "copy the file again"
         )
+    if not np.isfinite(np.frombuffer(content, dtype="<f4")).all():
+        raise DataError(f"{path}: damaged: coordinates or intensities that are no numbers; copy the file again")
     points: NDArray[np.void] = np.frombuffer(content, dtype=LIDAR_DTYPE)
     return points
 

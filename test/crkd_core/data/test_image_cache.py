@@ -78,6 +78,8 @@ def test_an_image_that_is_small_already_is_kept_as_it_is() -> None:
 def test_a_damaged_image_is_refused_by_name() -> None:
     with pytest.raises(DataError, match=r"^a file: "):
         smaller_jpeg(jpeg()[:500], CONFIG, name="a file")
+    with pytest.raises(DataError, match=r"^a file: truncated JPEG image"):
+        smaller_jpeg(jpeg(200, 100)[:-300], CONFIG, name="a file")  # one that would be kept as it is
 
 
 class TestFolder:

@@ -101,6 +101,34 @@ def test_lidar_file(tmp_path: Path):
         read_lidar_bin(path)
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_lidar_file_that_is_empty_or_holds_no_numbers_is_refused(tmp_path: Path, number: float):
+    path = tmp_path / "a.pcd.bin"
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=rf"^{path}: empty; copy the file again$"):
+        read_lidar_bin(path)
+    values = np.arange(40, dtype="<f4")
+    values[21] = number
+    path.write_bytes(values.tobytes())
+    with pytest.raises(DataError, match=rf"^{path}: damaged: coordinates or intensities that are no numbers"):
+        read_lidar_bin(path)
+
+
+def test_radar_coordinates_that_are_no_numbers_are_refused():
+    points = some_points(5).copy()
+    points["y"][3] = np.inf
+    with pytest.raises(DataError, match=r"^a\.pcd: damaged: coordinates that are no numbers"):
+        parse_radar_pcd(radar_pcd_bytes(points), "a.pcd")
+
+
+@pytest.mark.nuscenes
+def test_no_real_file_is_taken_for_damaged(nuscenes_root: Path):
+    radar, lidar = (sorted(nuscenes_root.glob(f"samples/{name}/*.pcd*")) for name in ("RADAR_*", "LIDAR_TOP"))
+    assert len(radar) >= 5 * len(lidar) > 0
+    assert min(len(read_lidar_bin(path)) for path in lidar) > 20_000
+    assert min(len(read_radar_pcd(path)) for path in radar) > 0
+
+
 @pytest.mark.nuscenes
 def test_real_file_is_read_as_the_devkit_reads_it(nuscenes_root: Path):
     data_classes = pytest.importorskip("nuscenes.utils.data_classes")
