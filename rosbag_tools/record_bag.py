@@ -33,6 +33,8 @@ LOOK_PERIOD = 0.1
 """Seconds between two looks at the graph for topics that have not appeared yet."""
 
 DEPTH = 1000
+IDLE_SPINS = 10
+"""Looks that find no message, after which none waits; other things than messages are found, too, such as clocks."""
 
 
 class RecordError(UserError):
@@ -44,6 +46,7 @@ class Recorder:
 
     Attributes:
         counts: messages written, by topic.
+        received: messages that have come, written or not.
         waiting: topics that have no publisher yet.
     """
 
@@ -56,6 +59,7 @@ class Recorder:
             topics: absolute names.
         """
         self.counts: Counter[str] = Counter()
+        self.received = 0
         self.waiting = list(dict.fromkeys(topics))
         self._node = node
         self._bag = bag
@@ -95,6 +99,7 @@ class Recorder:
 
     def _writer_of(self, topic: str) -> Callable[[bytes], None]:
         def write(data: bytes) -> None:
+            self.received += 1
             now = self._node.get_clock().now().nanoseconds
             if now == 0:
                 # Simulated time has not begun: a stamp in 1970 would stretch the recording over half a century.
@@ -173,11 +178,24 @@ def record(
                     ready = True
                     on_ready()
                 executor.spin_once(timeout_sec=LOOK_PERIOD)
+            _take_what_waits(executor, recorder)
             recorder.finish()
         return recorder.counts
     finally:
         executor.shutdown()
         node.destroy_node()
+
+
+def _take_what_waits(executor: SingleThreadedExecutor, recorder: Recorder) -> None:
+    """Messages that have arrived, and whose senders know it, are not lost when the recorder was behind."""
+    idle = 0
+    # Senders that go on do not keep it from ending.
+    for _ in range(DEPTH * max(1, len(recorder.counts))):
+        before = recorder.received
+        executor.spin_once(timeout_sec=0.0)
+        idle = 0 if recorder.received > before else idle + 1
+        if idle == IDLE_SPINS:
+            return
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tempfile
 from collections import Counter
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-# The tests' networks are small: processes beside each other share the processors, one thread pool does not fit in
-# another. The OpenMP runtime reads this when torch is loaded.
-if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    share = len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+# The tests' networks are small, and with another number of threads sums are rounded in another way: what one process
+# computes would not be, to the last bit, what the processes that it starts do. The OpenMP runtime reads this when torch
+# is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see crkd_core/__init__.py; here torch is loaded first
 
 # Before anything imports rclpy: a graph of this machine only, and a domain of this process only.
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+# The home folder may not be writable, and is not for the logs of tests.
+os.environ.setdefault("ROS_LOG_DIR", str(Path(tempfile.gettempdir()) / f"crkd_ros-test-logs-{os.getuid()}"))
 
 import torch
 
@@ -31,6 +33,19 @@ import torch
 HAS_GPU = torch.cuda.is_available()
 if not HAS_GPU:
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# A launcher's words to the process that runs the tests are not for the trainings in them.
+for name in [name for name in os.environ if name.startswith(("SLURM_", "TORCHELASTIC_"))]:
+    del os.environ[name]
+for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"):
+    os.environ.pop(name, None)
+
+# A machine that others use, too, takes its time; and what fails once fails again.
+if importlib.util.find_spec("hypothesis") is not None:  # machines for tests on GPUs may lack it
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile("machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("machine")
 
 FOLDER_VARIABLES = {"golden": "CRKD_GOLDEN_DIR", "nuscenes": "NUSCENES_SAMPLE_ROOT"}
 KINDS = ("golden", "nuscenes", "ros", "kernels", "gpu")

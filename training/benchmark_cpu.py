@@ -3,9 +3,10 @@
 
     training/benchmark_cpu.py weights/student_tiny --threads 2
 
-Six 1600 x 900 frames of noise, 8-bit RGB, and five radars of six sweeps, from host memory to boxes. The two take turns,
-frame by frame, so that other work on the machine disturbs both alike. Milliseconds of wall time and of CPU time (of all
-threads), medians; the released way in float32 (``benchmark_reference.py``).
+Six 1600 x 900 frames of noise, 8-bit RGB, and five radars of six sweeps, from host memory to boxes. All take turns,
+frame by frame, so that other work on the machine disturbs them alike. Milliseconds of wall time and of CPU time (of all
+threads), medians; the released way in float32 (``benchmark_reference.py``), the detector in float32 and bfloat16, which
+pays where the CPU multiplies it (avx512_bf16, amx_bf16 among the flags of lscpu).
 """
 
 from __future__ import annotations
@@ -50,20 +51,20 @@ def main() -> int:
             raise UserError(f"--{name}: expected 1 or more, got {getattr(args, name)}")
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
-    detector = Detector(args.checkpoint, device="cpu")
+    exact = Detector(args.checkpoint, device="cpu")
     model, _ = load_checkpoint(args.checkpoint)
     if model.recipe.model.camera is None or model.recipe.model.radar is None:
         raise UserError(f"{args.checkpoint}: recipe '{model.recipe.name}': expected cameras and radars")
     released = ReferenceDetector(model, autocast=False)
     ways: dict[str, Callable[[SensorFrame], object]] = {
         "released way": lambda frame: released.network(released.preprocess(frame)),
-        "detector": detector,
+        "detector, fp32": exact,
+        "detector, bf16": Detector(args.checkpoint, device="cpu", precision="bf16"),
     }
     found = {
         "machine": machine(),
         "checkpoint": str(args.checkpoint),
-        "recipe": detector.recipe.name,
-        "precision": detector.status.precision,
+        "recipe": exact.recipe.name,
         "threads": args.threads,
         "runs": args.runs,
         "seed": args.seed,

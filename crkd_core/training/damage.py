@@ -78,7 +78,8 @@ def lost_process(error: RuntimeError, loader: DataLoader[TrainingBatch], *, step
     sampler, batch = loader.sampler, loader.batch_size
     assert isinstance(sampler, StepSampler)
     assert batch is not None
-    ahead = batch * loader.num_workers * (loader.prefetch_factor or 0)
+    # Those of this step, and those that are read ahead: the step may have begun already.
+    ahead = batch * (1 + loader.num_workers * (loader.prefetch_factor or 0))
     numbers = sorted({p.sample for p in sampler.following(position, ahead)})
     return (
         f"step {step}: a data loading process died ({' '.join(str(error).split())}); either memory ran out (use fewer "

@@ -93,8 +93,9 @@ class Meter:
             )
 
     def start(self, path: Path) -> None:
-        """Append a sample to a new file every second from now on, as a line of JSON."""
+        """Append a sample to a new file now and every second from now on, as a line of JSON."""
         path.write_bytes(b"")
+        self.write(path)
         threading.Thread(target=self._watch, args=(path,), name="meter", daemon=True).start()
 
     def write(self, path: Path) -> None:
@@ -105,9 +106,9 @@ class Meter:
     def _watch(self, path: Path) -> None:
         due = time.monotonic()
         while True:
-            self.write(path)
             due += PERIOD
             time.sleep(max(0.0, due - time.monotonic()))
+            self.write(path)
 
 
 def samples_of(path: Path) -> list[Sample]:

@@ -68,10 +68,9 @@ def test_samples_are_taken_and_written(tmp_path: Path):
     meter, path = Meter(), tmp_path / "samples"
     path.write_text("of an earlier run")
     meter.start(path)
-    time.sleep(0.1)
     meter.write(path)
     samples = samples_of(path)
-    assert len(samples) == 2
+    assert len(samples) >= 2
     assert samples[0].time < samples[1].time
     assert samples[1].resident > 10_000_000
 

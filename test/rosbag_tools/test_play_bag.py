@@ -18,7 +18,7 @@ pytestmark = pytest.mark.ros
 
 FRONT = topics.image_topic("cam_front")
 RADAR = topics.points_topic("radar_front")
-WAIT = 60.0
+WAIT = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,35 @@ def graph(tmp_path: Path) -> Iterator[Children]:
 
 def play(graph: Children, *arguments: object) -> Child:
     return graph.start_module("player", "rosbag_tools.play_bag", [str(a) for a in arguments])
+
+
+UNPAUSE = """
+import sys, rclpy
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import SetParameters
+rclpy.init(); node = rclpy.create_node("someone")
+client = node.create_client(SetParameters, "/bag_player/set_parameters")
+assert client.wait_for_service(timeout_sec=30)
+value = ParameterValue(type=1, bool_value=False)
+done = client.call_async(SetParameters.Request(parameters=[Parameter(name="paused", value=value)]))
+rclpy.spin_until_future_complete(node, done, timeout_sec=30)
+sys.exit(0 if done.result().results[0].successful else 1)
+"""
+
+
+def unpause(graph: Children) -> None:
+    """Lets a player go on."""
+    assert ended(graph.start("someone", [sys.executable, "-c", UNPAUSE])) == 0
+
+
+def play_to(graph: Children, recorder: Child, *arguments: object) -> Child:
+    """Plays when the recorder hears every topic."""
+    player = play(graph, *arguments, "--paused")
+    recorder.wait_for("recording all topics", timeout=WAIT, others=[player])
+    unpause(graph)
+    player.wait(timeout=WAIT, others=[recorder])
+    assert recorder.stop() == 0
+    return player
 
 
 def ended(child: Child) -> int:
@@ -54,10 +83,7 @@ def test_messages_arrive_complete_unchanged_and_in_order(graph: Children, bag: P
     recorded = (FRONT, RADAR, topics.TF, topics.TF_STATIC, "/clock")
     out = tmp_path / "out.mcap"
     recorder = graph.start_module("recorder", "rosbag_tools.record_bag", [*recorded, "--out", str(out)])
-    player = play(graph, bag, "--rate", 2, "--clock", 50)
-    player.wait(timeout=WAIT, others=[recorder])
-    time.sleep(0.5)
-    assert recorder.stop() == 0
+    player = play_to(graph, recorder, bag, "--rate", 2, "--clock", 50)
     for name in (FRONT, RADAR, topics.TF, topics.TF_STATIC):
         assert raw(out, name) == raw(bag, name), name
     with open_bag(out) as opened:
@@ -71,10 +97,7 @@ def test_messages_arrive_complete_unchanged_and_in_order(graph: Children, bag: P
 def test_play_begins_later_and_keeps_what_is_latched(graph: Children, bag: Path, tmp_path: Path):
     out = tmp_path / "out.mcap"
     recorder = graph.start_module("recorder", "rosbag_tools.record_bag", [RADAR, topics.TF_STATIC, "--out", str(out)])
-    player = play(graph, bag, "--topics", RADAR, topics.TF_STATIC, "--start", 1, "--rate", 4)
-    player.wait(timeout=WAIT, others=[recorder])
-    time.sleep(0.5)
-    assert recorder.stop() == 0
+    play_to(graph, recorder, bag, "--topics", RADAR, topics.TF_STATIC, "--start", 1, "--rate", 4)
     with open_bag(bag) as opened:
         start = opened.start + 1_000_000_000
         later = [bytes(data) + bytes(-len(data) % 4) for _, _, data in opened.raw_messages([RADAR], start=start)]
@@ -85,22 +108,9 @@ def test_play_begins_later_and_keeps_what_is_latched(graph: Children, bag: Path,
 
 def test_paused_player_waits_for_the_parameter(graph: Children, bag: Path):
     player = play(graph, bag, "--topics", RADAR, "--rate", 0, "--wait", 0, "--paused")
-    unpause = """
-import sys, rclpy
-from rcl_interfaces.msg import Parameter, ParameterValue
-from rcl_interfaces.srv import SetParameters
-rclpy.init(); node = rclpy.create_node("someone")
-client = node.create_client(SetParameters, "/bag_player/set_parameters")
-assert client.wait_for_service(timeout_sec=30)
-value = ParameterValue(type=1, bool_value=False)
-done = client.call_async(SetParameters.Request(parameters=[Parameter(name="paused", value=value)]))
-rclpy.spin_until_future_complete(node, done, timeout_sec=30)
-sys.exit(0 if done.result().results[0].successful else 1)
-"""
     time.sleep(1.0)
     assert player.returncode is None
-    someone = graph.start("someone", [sys.executable, "-c", unpause])
-    assert ended(someone) == 0
+    unpause(graph)
     assert ended(player) == 0
     assert "20 messages on 1 topics" in player.text()
 

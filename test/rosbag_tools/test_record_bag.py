@@ -65,8 +65,8 @@ def test_everything_published_is_recorded(graph: Children, tmp_path: Path, sim: 
         "recorder", "rosbag_tools.record_bag", ["/labels", "/heads", "/fast", "--out", str(out), *options]
     )
     talker = graph.start("talker", [sys.executable, "-c", TALKER, "sim" if sim else "wall"])
-    recorder.wait_for("recording all topics", timeout=30, others=[talker])
-    talker.wait_for("done", timeout=30, others=[recorder])
+    recorder.wait_for("recording all topics", timeout=120, others=[talker])
+    talker.wait_for("done", timeout=120, others=[recorder])
     assert not out.exists()
     assert recorder.stop() == 0
     with open_bag(out) as bag:
@@ -89,3 +89,40 @@ def test_user_mistakes_are_one_line_and_code_2(graph: Children, tmp_path: Path) 
         assert child.returncode == 2
         assert message in child.text()
         assert child.text().count("\n") == 1
+
+
+HEADS_TALKER = """
+import time, rclpy
+from rclpy.duration import Duration
+from std_msgs.msg import Header
+rclpy.init()
+node = rclpy.create_node("talker")
+heads = node.create_publisher(Header, "/heads", 100)
+while heads.get_subscription_count() < 1:
+    time.sleep(0.05)
+for i in range(40):
+    heads.publish(Header(frame_id=str(i)))
+assert heads.wait_for_all_acked(Duration(seconds=60))
+print("done", flush=True)
+time.sleep(600)
+"""
+SLOW_RECORDER = """
+import sys, time
+from rosbag_tools import bags, record_bag
+write = bags.BagWriter.write_raw
+def slow(*arguments):
+    time.sleep(0.1)
+    return write(*arguments)
+bags.BagWriter.write_raw = slow
+sys.exit(record_bag.record_bag(["/heads", "--out", sys.argv[1]]))
+"""
+
+
+def test_what_has_arrived_is_written_though_the_disk_is_slow(graph: Children, tmp_path: Path) -> None:
+    out = tmp_path / "bag.mcap"
+    recorder = graph.start("recorder", [sys.executable, "-c", SLOW_RECORDER, str(out)])
+    talker = graph.start("talker", [sys.executable, "-c", HEADS_TALKER])
+    talker.wait_for("done", timeout=120, others=[recorder])
+    assert recorder.stop() == 0
+    with open_bag(out) as bag:
+        assert [m.message.frame_id for m in bag.messages()] == [str(i) for i in range(40)]

@@ -1,4 +1,4 @@
-"""The measurement on a CPU: that it measures both ways on the same frames."""
+"""The measurement on a CPU: that it measures all ways on the same frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import save_checkpoint
 
 
-def test_both_ways_are_measured_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_all_ways_are_measured_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     recipe = micro_recipe()
     checkpoint = save_checkpoint(tmp_path / "model", FusionDetector(recipe).eval(), recipe)
     words = ["benchmark_cpu.py", checkpoint, "--threads", 1, "--runs", 1, "--out", tmp_path / "figures.json"]
@@ -24,7 +24,7 @@ def test_both_ways_are_measured_in_turns(tmp_path: Path, monkeypatch: pytest.Mon
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["recipe"] == "micro"
     assert all(ms["wall"] > 0 and ms["cpu"] > 0 for ms in figures["ms"].values())
-    assert list(figures["ms"]) == ["released way", "detector"]
+    assert list(figures["ms"]) == ["released way", "detector, fp32", "detector, bf16"]
 
 
 def test_no_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

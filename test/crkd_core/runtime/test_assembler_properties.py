@@ -84,7 +84,7 @@ def check_content(frame: AssembledFrame, config: AssemblerConfig) -> None:
         assert frame.stamp - config.radar_staleness <= stamps[0] <= frame.stamp + config.radar_slop
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(plan=plans, config=configs)
 def test_shuffled_lost_and_repeated_messages_give_ordered_answers_to_every_trigger(
     plan: Plan, config: AssemblerConfig
@@ -107,7 +107,7 @@ def test_shuffled_lost_and_repeated_messages_give_ordered_answers_to_every_trigg
         check_content(frame, config)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(first=plans, second=plans, config=configs, clock_too=st.booleans())
 def test_after_a_jump_back_only_the_new_time_is_answered_and_all_is_well_again(
     first: Plan, second: Plan, config: AssemblerConfig, clock_too: bool
@@ -127,7 +127,7 @@ def test_after_a_jump_back_only_the_new_time_is_answered_and_all_is_well_again(
     assert stamps[-1] >= at(27 * 80) - 1200 * SECOND
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     stamps=st.lists(st.tuples(st.sampled_from([*SENSORS, "reference"]), st.integers(0, 2**62), st.integers(0, 2**62))),
     config=configs,
@@ -156,7 +156,6 @@ class Thorough(FrameAssembler):
         return False
 
 
-@settings(deadline=None)
 @given(plans, configs)
 def test_not_looking_at_every_sensor_at_every_event_changes_no_frame_and_no_moment(plan: Plan, config: AssemblerConfig):
     quick, thorough = FrameAssembler(config, FakeRig()), Thorough(config, FakeRig())

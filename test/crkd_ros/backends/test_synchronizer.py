@@ -124,7 +124,7 @@ def test_memory_is_bounded() -> None:
     assert all(len(track) <= 67 for track in a._tracks().values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     messages=st.lists(
         st.tuples(st.sampled_from(["FRONT", "BACK", "RADAR"]), st.integers(0, 22), st.integers(0, 9)), max_size=90

@@ -340,9 +340,9 @@ def garbage_for(topic: str, stamp: int) -> list[Any]:
 def test_parameters_change_while_the_node_runs(vehicle: Vehicle):
     assert vehicle.wait_for(nominal).detections > 0
     assert vehicle.set_parameter("score_threshold", 1.0) == ""
-    assert vehicle.wait_for(nominal).detections == 0
+    vehicle.wait_for(lambda report: nominal(report) and report.detections == 0)
     assert vehicle.set_parameter("score_threshold", -1.0) == ""
-    assert vehicle.wait_for(nominal).detections > 0
+    vehicle.wait_for(lambda report: nominal(report) and report.detections > 0)
     assert "out of range" in vehicle.set_parameter("score_threshold", 7.0)
     assert "expected some of car, truck" in vehicle.set_parameter("classes", ["cow"])
     assert "read-only" in vehicle.set_parameter("device", "cuda")
