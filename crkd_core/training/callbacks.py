@@ -59,12 +59,28 @@ Evaluate = Callable[[FusionDetector, int], None]
 
 
 class EvaluationOnTheWay(Callback):
-    """Calls an evaluation every so many steps, with the averaged weights if there are any. Leaves no trace."""
+    """Calls an evaluation every so many steps, with the averaged weights if there are any. Leaves no trace.
+
+    A run that stops before an evaluation, or dies in it, begins with it when it goes on.
+    """
 
     def __init__(self, evaluate: Evaluate, *, every: int, averages: AveragedWeights | None) -> None:
         self._evaluate = evaluate
         self._every = every
         self._averages = averages
+        self._done = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The step that was evaluated last."""
+        return {"done": self._done}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Take it over."""
+        self._done = state_dict["done"]
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Evaluate what a run has left undone that is going on."""
+        self._evaluate_if_due(trainer, module)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, _outputs: Any, _batch: Any, batch_index: int
@@ -74,12 +90,17 @@ class EvaluationOnTheWay(Callback):
         Raises:
             TrainingError: there is nothing to evaluate, since a loss or a weight is not finite.
         """
+        if ends_step(trainer, batch_index) and not trainer.should_stop:
+            self._evaluate_if_due(trainer, module)
+
+    def _evaluate_if_due(self, trainer: lightning.Trainer, module: Any) -> None:
         step = trainer.global_step
-        if step % self._every or not ends_step(trainer, batch_index):
+        if step % self._every or step == self._done:
             return
         module.check_finite()
         with self._averages.in_place(trainer, module) if self._averages is not None else nullcontext():
             self._evaluate(module.model, step)
+        self._done = step
 
 
 class ResumeState(Callback):

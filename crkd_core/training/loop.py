@@ -139,7 +139,7 @@ class DetectionTraining(lightning.LightningModule):
         bad = [name for name, good in zip(weights, finite, strict=True) if not good]
         if bad:
             raise TrainingError(
-                f"after {self.global_step} steps: {len(bad)} of {len(weights)} weights are not finite, such as {bad[0]}; "
+                f"after {self.global_step} steps: {len(bad)} of {len(weights)} weights not finite, such as {bad[0]}; "
                 "lower the learning rate or use bf16"
             )
 
@@ -260,7 +260,7 @@ def train(
         max_time=timedelta(minutes=options.max_minutes) if options.max_minutes else None,
         precision=options.precision,  # type: ignore[arg-type]
         gradient_clip_val=recipe.train.gradient_clip,
-        callbacks=[*_callbacks(recipe, options, len(samples), averages, evaluate), stop, *callbacks],
+        callbacks=[*_callbacks(recipe, options, len(samples), averages, stop, evaluate), *callbacks],
         logger=_loggers(options),
         default_root_dir=options.out,
         use_distributed_sampler=False,
@@ -391,13 +391,14 @@ def _callbacks(
     options: TrainingOptions,
     samples: int,
     averages: AveragedWeights | None,
+    stop: StopOnSignal,
     evaluate: Evaluate | None,
 ) -> list[Callback]:
     callbacks: list[Callback] = [] if averages is None else [averages]
+    # An evaluation takes long: the step is saved, or the run has stopped, before it begins.
+    callbacks += [ResumeState(options.out / RESUME_FILE, every=options.save_every), stop]
     if evaluate is not None and options.evaluate_every > 0:
-        # Before the resume state: a run killed meanwhile evaluates this step again.
         callbacks.append(EvaluationOnTheWay(evaluate, every=options.evaluate_every, averages=averages))
-    callbacks.append(ResumeState(options.out / RESUME_FILE, every=options.save_every))
     if recipe.samples.on_error == "skip":
         callbacks.append(DamagedSamples(samples, recipe.samples.max_bad))
     if options.progress:

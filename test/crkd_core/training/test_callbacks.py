@@ -100,7 +100,7 @@ def test_what_is_not_finite_is_not_evaluated(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_finite_are_not_saved_though_all_losses_are(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=rf"after {BAD + 1} steps: \d+ of \d+ weights are not finite"):
+    with pytest.raises(TrainingError, match=rf"after {BAD + 1} steps: \d+ of \d+ weights not finite"):
         run(tmp_path, callbacks=(At(BAD, gradient=spoil),))
     assert steps_done(tmp_path) == BAD
 
@@ -138,6 +138,28 @@ def test_a_run_that_is_told_to_stop_ends_its_step_saves_exits_with_the_signals_c
     if not torch.cuda.is_available():  # where kernels add in any order
         for (name, a), b in zip(parts.state_dict().items(), whole.state_dict().values(), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
+
+
+def test_an_evaluation_does_not_keep_a_run_from_stopping_and_is_made_up_for(tmp_path: Path) -> None:
+    """Told to stop in the second step, after which and after the fourth there is one."""
+    seen: dict[int, torch.Tensor] = {}
+
+    def evaluate(model: FusionDetector, step: int) -> None:
+        assert step not in seen
+        seen[step] = next(model.parameters()).clone()
+
+    def evaluated(out: Path, **how: Any) -> list[int]:
+        seen.clear()
+        run(out, evaluate=evaluate, evaluate_every=2, **how)
+        return list(seen)
+
+    assert evaluated(tmp_path / "whole") == [2, 4]
+    weights = seen[2]
+    with pytest.raises(SystemExit):
+        evaluated(tmp_path / "parts", callbacks=(At(1, begin=tell(signal.SIGTERM)),))
+    assert not seen
+    assert evaluated(tmp_path / "parts", resume=True) == [2, 4]
+    torch.testing.assert_close(seen[2], weights, rtol=1e-5, atol=1e-6)
 
 
 def test_who_presses_control_c_twice_does_not_wait_for_the_step(tmp_path: Path) -> None:
