@@ -13,8 +13,9 @@ write; it is removed unless --keep is given, and used again if it is there.
 the machine disturbs it less; throughput and memory with --workers processes. Memory is the proportional share (PSS) of
 anonymous memory: a page that n processes share counts 1/n in each. Left out are the batches under way between the
 processes, of which there are at most --workers x 4, and pages of files (libraries, the index), which the system takes
-back when it needs them. It is read ten times a second after each epoch, while the processes load ahead; an epoch's
-figure is the median. Growth is the slope of a line through the epochs after the first, with its standard error.
+back when it needs them. An epoch's figure is the median of readings throughout it, growth the slope of a line through
+the epochs after the first. Both scatter, by whole batches, with what the C library keeps of freed memory: the slope has
+its standard error beside it, which more epochs, samples and processes make smaller.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ from crkd_core.training.nuscenes_data import Prepared, nuscenes_frames, objects_
 MB = 1e6  # bytes
 INDEX_FILE = "index.npz"
 TIMED_SAMPLES = 36
+READINGS = 20
+"""Of memory in an epoch."""
 MEMORY_EPOCHS = 4
 """At least so many tell whether memory grows: the first is warm-up, a line with an error takes three points."""
 
@@ -277,15 +280,18 @@ def loaded_epochs(samples: TrainingSet, recipe: Recipe, args: argparse.Namespace
     options = TrainingOptions(out=Path(), seed=args.seed, workers=args.workers)
     loader = training_loader(samples, msgspec.structs.replace(recipe, train=train), options, start_step=0)
     batches = iter(loader)
-    used, _ = settled()
+    used = settled_cpu()
     epochs = []
     for epoch in range(args.epochs):
+        readings = []
         for step in range(steps):
             if step == ahead:
                 started = time.perf_counter()
             next(batches)
+            if step % max(1, steps // READINGS) == 0:  # the processes load on meanwhile
+                readings.append(memory())
         wall = time.perf_counter() - started
-        before, (used, readings) = used, settled()
+        before, used = used, settled_cpu()
         main, workers = np.median(readings, axis=0).tolist()
         figures = {
             "samples_per_s": (steps - ahead) * batch / wall,
@@ -303,34 +309,31 @@ def loaded_epochs(samples: TrainingSet, recipe: Recipe, args: argparse.Namespace
     return epochs
 
 
-def growth(memory: Sequence[float]) -> tuple[float, float]:
+def growth(epochs: Sequence[float]) -> tuple[float, float]:
     """By how much memory grows from epoch to epoch, and the standard error of that, % of its mean.
 
     Args:
-        memory: of each epoch; the first, in which caches and buffers fill, is left out of the line. At least 4.
+        epochs: memory of each; the first, in which caches and buffers fill, is left out of the line. At least 4.
     """
-    rest = np.array(memory[1:])
+    rest = np.array(epochs[1:])
     (slope, _), covariance = np.polyfit(np.arange(len(rest)), rest, 1, cov=True)
     return float(100 * slope / rest.mean()), float(100 * np.sqrt(covariance[0, 0]) / rest.mean())
 
 
-def settled() -> tuple[float, list[tuple[float, float]]]:
-    """Wait until as much is read ahead as may be.
+def memory() -> tuple[float, float]:
+    """Memory of this process and of the loading processes, MB."""
+    children = [child.pid for child in multiprocessing.active_children() if child.pid]
+    main, *rest = (process_memory("smaps_rollup", "Pss_Anon", pid) for pid in (os.getpid(), *children))
+    return main, sum(rest)
 
-    Returns:
-        CPU seconds of the loading processes so far, and readings of the memory of this process and of theirs, MB, while
-        they load and when they have done.
-    """
-    readings = []
+
+def settled_cpu() -> float:
+    """Wait until as much is read ahead as may be; CPU seconds of the loading processes so far."""
     used, before = workers_cpu(), -1.0
     while used - before > 0.02:
-        for _ in range(5):
-            time.sleep(0.1)
-            children = [child.pid for child in multiprocessing.active_children() if child.pid]
-            main, *rest = (process_memory("smaps_rollup", "Pss_Anon", pid) for pid in (os.getpid(), *children))
-            readings.append((main, sum(rest)))
+        time.sleep(0.5)
         before, used = used, workers_cpu()
-    return used, readings
+    return used
 
 
 def workers_cpu() -> float:
