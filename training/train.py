@@ -39,7 +39,7 @@ from crkd_core.training.ceiling import ceiling
 from crkd_core.training.ground_truth import MissingExtraError, require_devkit
 from crkd_core.training.loop import TrainingOptions, first_step, samples_per_step, train
 from crkd_core.training.metrics import Metrics
-from crkd_core.training.nuscenes_data import Prepared, nuscenes_frames, objects_to_paste
+from crkd_core.training.nuscenes_data import Prepared, nuscenes_frames, objects_to_paste, remarks
 from crkd_core.training.processes import from_first, has_begun, note_begun, processes, wait_for_all
 from crkd_core.training.report import metrics_table
 from crkd_core.training.resume import RESUME_FILE, steps_done
@@ -143,7 +143,8 @@ def train_and_evaluate(
         first_step(recipe, options)  # a run that cannot go on is refused before anything is read or written
     teacher = distiller.teacher.recipe if distiller is not None else None
     frames = training_frames(args, recipe, teacher)
-    say(f"{recipe.name}: {len(frames)} samples, {recipe.train.steps} steps of {samples_per_step(recipe.train)}")
+    what = f"{recipe.name}: {len(frames)} samples, {recipe.train.steps} steps of {samples_per_step(recipe.train)}"
+    say("\n".join([*remarks(frames), what]))
     if args.dry_run:
         return 0
     samples = training_set(args, recipe, frames, teacher)

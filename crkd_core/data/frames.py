@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +13,10 @@ from crkd_core.data.errors import DataError
 from crkd_core.data.image_cache import ImageCache
 from crkd_core.data.images import check_complete
 from crkd_core.data.nuscenes import REFERENCE_CHANNEL, NuScenesIndex, Sample, SensorRecord
+from crkd_core.data.nuscenes_coverage import Count
 from crkd_core.data.radar_pcd import read_lidar_bin, read_radar_pcd
 from crkd_core.geometry.transforms import inverse
 from crkd_core.types import AnnotatedFrame, Boxes3D, CameraImage, LidarSweep, RadarSweep, SensorFrame
-
-logger = logging.getLogger(__name__)
 
 
 def annotated_frame(
@@ -29,7 +27,6 @@ def annotated_frame(
     radar_sweeps: int = 6,
     lidar_sweeps: range = range(0),
     images: ImageCache | None = None,
-    absent: Counter[str] | None = None,
 ) -> AnnotatedFrame:
     """Read one sample.
 
@@ -44,7 +41,8 @@ def annotated_frame(
         lidar_sweeps: which records of the LiDAR, counted back from the key frame, which is 0: ``range(3)`` is the key
             frame and the two before it, ``range(0, 10, 3)`` every third of ten; an empty one: no LiDAR is read.
         images: takes the camera images from there, smaller, and K with them.
-        absent: adds up, per channel, the records whose file does not exist. They are left out.
+
+    Records whose file does not exist are left out; ``NuScenesFrames.earlier_sweeps`` counts them.
 
     Raises:
         DataError: the sample has no LIDAR_TOP key frame record, or a file is damaged.
@@ -52,7 +50,6 @@ def annotated_frame(
     reference = index.key_record(sample, REFERENCE_CHANNEL)
     if reference is None:
         raise DataError(f"{index.root}: sample {sample.token}: no {REFERENCE_CHANNEL} key frame in sample_data.json")
-    absent = Counter() if absent is None else absent
     cameras: dict[str, CameraImage] = {}
     radars: dict[str, list[RadarSweep]] = {}
     lidar: list[LidarSweep] = []
@@ -63,14 +60,14 @@ def annotated_frame(
         if key is None:
             continue
         if key.modality == "camera":
-            cameras.update((channel, _camera(record, images)) for record in _present([key], absent))
+            cameras.update((channel, _camera(record, images)) for record in _present([key]))
         elif key.modality == "radar":
-            records = _present(index.recent_records(sample, channel, radar_sweeps), absent)
+            records = _present(index.recent_records(sample, channel, radar_sweeps))
             if records:
                 radars[channel] = [_radar(record) for record in records]
         elif channel == REFERENCE_CHANNEL and lidar_sweeps:
             recent = index.recent_records(sample, channel, lidar_sweeps.stop)
-            lidar = [_lidar(record) for record in _present(recent[:: lidar_sweeps.step], absent)]
+            lidar = [_lidar(record) for record in _present(recent[:: lidar_sweeps.step])]
     frame = SensorFrame(
         cameras=cameras,
         radars=radars,
@@ -83,10 +80,44 @@ def annotated_frame(
 
 
 def channels_read(index: NuScenesIndex, recipe: Recipe) -> list[str]:
-    """The sensors whose key frames a recipe reads: those of its branches."""
-    branches = {"CAM": recipe.model.camera, "RADAR": recipe.model.radar, "LIDAR": recipe.model.lidar}
-    unread = tuple(prefix for prefix, branch in branches.items() if branch is None)
-    return sorted({c.channel for c in index.calibrations if not c.channel.startswith(unread)})
+    """The sensors whose key frames a recipe reads: those of its branches, of LiDARs the reference alone; sorted.
+
+    Raises:
+        DataError: the data set has none for a branch.
+    """
+    model = recipe.model
+    mounted = {calibration.channel for calibration in index.calibrations}
+    read: list[str] = []
+    for modality, branch in (("camera", model.camera), ("radar", model.radar), ("lidar", model.lidar)):
+        found = [
+            c for c in mounted if index.modalities[c] == modality and (modality != "lidar" or c == REFERENCE_CHANNEL)
+        ]
+        if branch is not None and not found:
+            raise DataError(
+                f"{index.root}/{index.version}: recipe '{recipe.name}' reads a {modality}, and there is none"
+            )
+        read += found if branch is not None else []
+    return sorted(read)
+
+
+def read_samples(index: NuScenesIndex, samples: Sequence[Sample], channels: Collection[str]) -> list[Sample]:
+    """Those samples that have the key frames of these sensors.
+
+    Raises:
+        DataError: none has; names the sensors that are short.
+    """
+    complete = {sample.token for sample in index.complete_samples(channels)}
+    found = [sample for sample in samples if sample.token in complete]
+    if not found:
+        counts = {channel: index.key_frames(samples, channel) for channel in sorted(channels)}
+        short = ", ".join(
+            f"{channel}: {count} key frames" for channel, count in counts.items() if count.there < count.wanted
+        )
+        raise DataError(
+            f"{index.root}/{index.version}: no sample has the files of all sensors that are read; "
+            f"{short or f'{len(samples)} samples, none with every kind of sensor'}"
+        )
+    return found
 
 
 class NuScenesFrames:
@@ -95,7 +126,6 @@ class NuScenesFrames:
     Attributes:
         index: the data set.
         samples: which of its samples, in which order.
-        absent: per channel, the records left out so far because their file does not exist.
     """
 
     def __init__(
@@ -111,7 +141,6 @@ class NuScenesFrames:
         """Set what to read; the arguments are those of ``annotated_frame``."""
         self.index = index
         self.samples = tuple(samples)
-        self.absent: Counter[str] = Counter()
         self._channels = None if channels is None else frozenset(channels)
         self._radar_sweeps = radar_sweeps
         self._lidar_sweeps = lidar_sweeps
@@ -128,19 +157,28 @@ class NuScenesFrames:
             radar_sweeps=self._radar_sweeps,
             lidar_sweeps=self._lidar_sweeps,
             images=self._images,
-            absent=self.absent,
         )
+
+    def windows(self) -> dict[str, range]:
+        """Per sensor, which of its records a sample reads, counted back from the key frame, which is 0."""
+        kept = {c: m for c, m in self.index.modalities.items() if self._channels is None or c in self._channels}
+        window = {"camera": range(1), "radar": range(self._radar_sweeps), "lidar": self._lidar_sweeps}
+        return {c: window[m] for c, m in kept.items() if window[m] and (m != "lidar" or c == REFERENCE_CHANNEL)}
+
+    def earlier_sweeps(self) -> dict[str, Count]:
+        """Per radar and LiDAR, the files before the key frames that are read: those there, and those in the tables."""
+        return {c: self.index.sweeps(self.samples, c, window[1:]) for c, window in self.windows().items() if window[1:]}
+
+    def files(self) -> dict[str, list[Path]]:
+        """Per sensor, the files that are read, each once."""
+        return {c: self.index.files(self.samples, c, window) for c, window in self.windows().items()}
 
     def labels(self) -> list[NDArray[np.int64]]:
         """For each sample, the classes of its objects that have LiDAR or radar returns; reads no measurement."""
         return [self.index.labels(sample) for sample in self.samples]
 
 
-def _present(records: list[SensorRecord], absent: Counter[str]) -> list[SensorRecord]:
-    for record in records:
-        if not record.present:
-            absent[record.channel] += 1
-            logger.debug("%s: absent, left out", record.path)
+def _present(records: list[SensorRecord]) -> list[SensorRecord]:
     return [record for record in records if record.present]
 
 

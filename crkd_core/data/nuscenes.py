@@ -12,7 +12,7 @@ import difflib
 import functools
 import hashlib
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from crkd_core.data.errors import DataError
 from crkd_core.data.nuscenes_build import CLASS_OF_CATEGORY, build_content
 from crkd_core.data.nuscenes_cache import read_content, read_presence, write_content, write_presence
 from crkd_core.data.nuscenes_columns import Content
+from crkd_core.data.nuscenes_coverage import Count, complete_rows, file_counts, key_frames, window_rows
 from crkd_core.data.nuscenes_files import Presence, file_of, present_files
 from crkd_core.data.nuscenes_tables import table_state, version_folder
 from crkd_core.geometry.transforms import transform
@@ -159,13 +160,17 @@ class NuScenesIndex:
     Attributes:
         root: data root.
         version: name of the table folder.
+        modalities: ``camera``, ``radar`` or ``lidar`` of every channel, sorted by channel.
         scenes: in the tables' order.
         samples: of all scenes, in order.
+        rebuilt: why the tables were read though there was an index file; empty: it served, or there was none.
     """
 
-    def __init__(self, root: Path, version: str, content: Content, presence: Presence) -> None:
+    def __init__(self, root: Path, version: str, content: Content, presence: Presence, *, rebuilt: str = "") -> None:
         self.root = root
         self.version = version
+        self.rebuilt = rebuilt
+        self.modalities = dict(zip(content.description.channels, content.description.modalities, strict=True))
         self._content = content
         self._present = presence.present
         self._channel = {channel: i for i, channel in enumerate(content.description.channels)}
@@ -276,21 +281,35 @@ class NuScenesIndex:
         """The samples whose key frame files are all there.
 
         Args:
-            channels: the sensors that count; None: all of the scene.
+            channels: the sensors that count, in scenes that have them; of each modality among them, a scene has one
+                at least. None: all of the scene.
         """
         return [self.samples[i] for i in np.flatnonzero(self._complete(channels))]
 
     def _complete(self, channels: Collection[str] | None) -> NDArray[np.bool_]:
-        keys = self._content.keys
-        there = (keys >= 0) & np.append(self._present, False)[keys]
-        if channels is None:
-            lengths = np.diff(self._content.tracks).reshape(len(self.scenes), -1)
-            counts = (lengths > 0)[self._content.samples["scene"]]
-        else:
-            if not set(channels) <= set(self._channel):
-                return np.zeros(len(keys), dtype=np.bool_)
-            counts = np.isin(list(self._channel), list(channels))[None]
-        return np.asarray((there | ~counts).all(axis=1))
+        if channels is not None and not set(channels) <= set(self._channel):
+            return np.zeros(len(self.samples), dtype=np.bool_)
+        return complete_rows(self._content, self._present, channels)
+
+    def key_frames(self, samples: Sequence[Sample], channel: str) -> Count:
+        """Key frame files of a sensor that are there, and the samples in whose scene it measured."""
+        return key_frames(self._content, self._present, _positions(samples), self._channel[channel])
+
+    def sweeps(self, samples: Sequence[Sample], channel: str, window: range) -> Count:
+        """Files of a sensor that samples read, and the records; both once for each time that they are read.
+
+        Args:
+            samples: of any scenes.
+            channel: the sensor.
+            window: which records, counted back from the key frame, which is 0; none beyond the start of a scene.
+        """
+        rows = window_rows(self._content, _positions(samples), self._channel[channel], window)
+        return Count(int(self._present[rows].sum()), len(rows))
+
+    def files(self, samples: Sequence[Sample], channel: str, window: range) -> list[Path]:
+        """The files of ``sweeps`` that are there, each once."""
+        rows = np.unique(window_rows(self._content, _positions(samples), self._channel[channel], window))
+        return [self.root / file_of(self._content, row) for row in rows[self._present[rows]].tolist()]
 
     def report(self) -> str:
         """A few lines on what is there and what is missing."""
@@ -314,13 +333,7 @@ class NuScenesIndex:
 
     def file_counts(self) -> dict[str, tuple[int, int, int, int]]:
         """Per channel: files present and records of the key frames, files present and records of the sweeps between."""
-        lengths = np.diff(self._content.tracks)
-        channel = np.repeat(np.arange(len(lengths)) % max(1, len(self._channel)), lengths)
-        key, present = self._content.records["is_key_frame"], self._present
-        counted = (key & present, key, ~key & present, ~key)
-        counts = np.stack([np.bincount(channel[rows], minlength=len(self._channel)) for rows in counted], axis=1)
-        rows = zip(self._channel, counts.tolist(), strict=True)
-        return {name: (a, b, c, d) for name, (a, b, c, d) in rows if b + d}
+        return file_counts(self._content, self._present)
 
     def _key(self, sample: Sample, channel: str) -> int:
         return int(self._content.keys[sample.index, self._channel[channel]]) if channel in self._channel else -1
@@ -368,6 +381,10 @@ class NuScenesIndex:
         )
 
 
+def _positions(samples: Sequence[Sample]) -> NDArray[np.int64]:
+    return np.array([sample.index for sample in samples], dtype=np.int64)
+
+
 def load_index(root: Path | str, version: str, *, cache: Path | None = None) -> NuScenesIndex:
     """Index a data set.
 
@@ -383,15 +400,17 @@ def load_index(root: Path | str, version: str, *, cache: Path | None = None) -> 
     root = Path(root)
     folder = version_folder(root, version)
     state = table_state(folder)
-    content = read_content(cache, state) if cache is not None else None
-    known = read_presence(cache, state) if cache is not None and content is not None else None
-    if content is None:
-        content = build_content(folder)
+    found = read_content(cache, state) if cache is not None else ""
+    if isinstance(found, Content):
+        content, rebuilt = found, ""
+    else:
+        content, rebuilt = build_content(folder), found
         if cache is not None:
             write_content(cache, state, content)
+    known = read_presence(cache, state) if cache is not None and content is found else None
     presence = present_files(root, content, known)
     if cache is not None and presence is not known:
         write_presence(cache, state, presence)
-    index = NuScenesIndex(root, version, content, presence)
+    index = NuScenesIndex(root, version, content, presence, rebuilt=rebuilt)
     logger.info("%s", index.report())
     return index

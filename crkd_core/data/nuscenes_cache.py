@@ -46,22 +46,21 @@ class _Version(msgspec.Struct, frozen=True):
     tables: TableState
 
 
-def read_content(path: Path, tables: TableState) -> Content | None:
-    """The cached content, or None (with a log message) if there is none for exactly these tables.
+def read_content(path: Path, tables: TableState) -> Content | str:
+    """The cached content, or why there is none for exactly these tables; empty: no file.
 
     Args:
         path: the index file.
         tables: state of the tables, as of ``nuscenes_tables.table_state``.
     """
-    found = _read(path, tables, _IndexHeader, "index")
-    if found is None:
-        return None
+    found = _read(path, tables, _IndexHeader)
+    if isinstance(found, str):
+        return found
     header, arrays = found
     try:
         return Content(description=header.description, **arrays)
     except TypeError as error:
-        logger.warning("%s: unusable (%s); building the index again", path, error)
-        return None
+        return f"{path} is damaged ({error})"
 
 
 def write_content(path: Path, tables: TableState, content: Content) -> None:
@@ -72,8 +71,8 @@ def write_content(path: Path, tables: TableState, content: Content) -> None:
 
 def read_presence(path: Path, tables: TableState) -> Presence | None:
     """Which files were there when the folders were listed last; None: not known for these tables."""
-    found = _read(_presence_path(path), tables, _PresenceHeader, "list of files")
-    return None if found is None else Presence(found[0].folders, found[1]["present"])
+    found = _read(_presence_path(path), tables, _PresenceHeader)
+    return None if isinstance(found, str) else Presence(found[0].folders, found[1]["present"])
 
 
 def write_presence(path: Path, tables: TableState, presence: Presence) -> None:
@@ -86,25 +85,21 @@ def _presence_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.files{path.suffix}")
 
 
-def _read(
-    path: Path, tables: TableState, header: type[HeaderT], what: str
-) -> tuple[HeaderT, dict[str, NDArray[Any]]] | None:
+def _read(path: Path, tables: TableState, header: type[HeaderT]) -> tuple[HeaderT, dict[str, NDArray[Any]]] | str:
+    """What is in a file, or why it is of no use; empty: there is none."""
     try:
         arrays = mapped_arrays(path)
         encoded = arrays.pop("header").tobytes()
         version = msgspec.json.decode(encoded, type=_Version)
         if version.format != FORMAT:
-            logger.info("%s: of another version of this program; building the %s again", path, what)
-            return None
+            return f"{path} is of another version of this program"
         if version.tables != tables:
-            logger.info("%s: the tables have changed since; building the %s again", path, what)
-            return None
+            return "the tables have changed since"
         return msgspec.json.decode(encoded, type=header), arrays
     except FileNotFoundError:
-        return None
+        return ""
     except (OSError, zipfile.BadZipFile, msgspec.MsgspecError, ValueError, KeyError) as error:
-        logger.warning("%s: unusable (%s); building the %s again", path, error, what)
-        return None
+        return f"{path} is damaged ({error})"
 
 
 def _write(path: Path, header: msgspec.Struct, arrays: Mapping[str, NDArray[Any]]) -> None:

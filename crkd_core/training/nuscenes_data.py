@@ -8,7 +8,8 @@ from pathlib import Path
 
 from crkd_core.cli import UserError
 from crkd_core.config import ImageConfig, Recipe
-from crkd_core.data.frames import NuScenesFrames, channels_read
+from crkd_core.data.dataset import FrameSource
+from crkd_core.data.frames import NuScenesFrames, channels_read, read_samples
 from crkd_core.data.image_cache import ImageCache
 from crkd_core.data.lidar_database import LidarDatabase, open_database
 from crkd_core.data.nuscenes import NuScenesIndex, Scene, load_index
@@ -79,26 +80,33 @@ def nuscenes_frames(
         smaller_images: read the images that ``prepared`` has, not those of the data set.
 
     Raises:
-        UserError: an unknown scene or split, no sample that is complete, or no smaller images.
+        UserError: an unknown scene or split, no sample that is complete (names the sensors that are short), or no
+            smaller images.
     """
     index = load_index(root, version, cache=None if prepared is None else prepared.index)
+    wanted = [sample for scene in chosen_scenes(index, split=split, scenes=scenes) for sample in scene.samples]
     images = _smaller_images(root, recipe, prepared) if smaller_images else None
     channels = channels_read(index, recipe)
     if teacher is not None:
         channels += [channel for channel in channels_read(index, teacher) if channel not in channels]
-    complete = {sample.token for sample in index.complete_samples(channels)}
-    wanted = chosen_scenes(index, split=split, scenes=scenes)
-    samples = [sample for scene in wanted for sample in scene.samples if sample.token in complete]
-    if not samples:
-        raise UserError(f"{root}/{version}: no sample has all its files; {index.report()}")
     return NuScenesFrames(
         index,
-        samples,
+        read_samples(index, wanted, channels),
         channels=channels,
         radar_sweeps=recipe.radar_sweeps,
         lidar_sweeps=(teacher or recipe).lidar_sweeps,
         images=images,
     )
+
+
+def remarks(frames: FrameSource) -> list[str]:
+    """What one should know of a data set before training on it: lines to print."""
+    if not isinstance(frames, NuScenesFrames):
+        return []
+    rebuilt = frames.index.rebuilt
+    lines = [f"index: read from the tables again: {rebuilt}"] if rebuilt else []
+    short = {channel: count for channel, count in frames.earlier_sweeps().items() if count.there < count.wanted}
+    return lines + [f"{channel}: files of {count} earlier sweeps are there" for channel, count in short.items()]
 
 
 def objects_to_paste(frames: NuScenesFrames, recipe: Recipe, prepared: Prepared | None) -> LidarDatabase | None:

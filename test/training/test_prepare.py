@@ -181,6 +181,34 @@ class TestTraining:
         assert train("--prepared", tmp_path / "prepared", "--image-cache") == 0
         assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
+    def test_says_what_the_data_lack_before_it_begins(
+        self, prepare: Call, train: Call, data: TinySet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        assert prepare("--jobs", "1") == 0
+        prepared = ("--prepared", tmp_path / "prepared", "--dry-run")
+        capsys.readouterr()
+        assert train(*prepared) == 0
+        shown = capsys.readouterr().out
+        assert shown.rstrip().endswith("micro: 4 samples, 2 steps of 2")
+        assert "sweeps are there" not in shown
+        assert "index:" not in shown
+        for file in data.files("RADAR_FRONT", key=False)[4:6]:
+            file.unlink()
+        data.tables["log"][0]["location"] = "elsewhere, now"
+        data.write("log")
+        assert train(*prepared) == 0
+        assert capsys.readouterr().out.rstrip().splitlines()[-3:] == [
+            "index: read from the tables again: the tables have changed since",
+            "RADAR_FRONT: files of 8 of 10 earlier sweeps are there",
+            "micro: 4 samples, 2 steps of 2",
+        ]
+
+    def test_names_the_sensors_that_no_sample_has(self, train: Call, data: TinySet):
+        for file in data.files("RADAR_FRONT", key=True):
+            file.unlink()
+        with pytest.raises(UserError, match=r"sensors that are read; RADAR_FRONT: 0 of 4 key frames$"):
+            train()
+
     @pytest.mark.parametrize(
         ("words", "message"),
         [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from crkd_core.config import load_recipe
 from crkd_core.data.errors import DataError
-from crkd_core.data.frames import NuScenesFrames, annotated_frame, channels_read
+from crkd_core.data.frames import NuScenesFrames, annotated_frame, channels_read, read_samples
 from crkd_core.data.nuscenes import load_index
 from crkd_core.geometry.transforms import apply
 from crkd_core.types import RADAR_DTYPE
@@ -61,15 +60,13 @@ def test_sample_without_annotations(tiny_set: Any):
     assert len(frame_of(tiny_set, "scene-0002-0").boxes) == 0
 
 
-def test_absent_files_are_left_out_and_counted(tiny_set: Any):
+def test_absent_files_are_left_out(tiny_set: Any):
     tiny_set.files("CAM_FRONT", key=True)[1].unlink()
     tiny_set.files("RADAR_FRONT", key=False)[5].unlink()
-    absent: Counter[str] = Counter()
-    frame = frame_of(tiny_set, "scene-0001-1", radar_sweeps=3, absent=absent).frame
+    frame = frame_of(tiny_set, "scene-0001-1", radar_sweeps=3).frame
     assert frame.cameras == {}
     # The window stays three records long: nothing older takes the place of the absent one.
     assert [(frame.stamp - s.stamp) // 1_000_000 for s in frame.radars["RADAR_FRONT"]] == [0, 125]
-    assert absent == {"CAM_FRONT": 1, "RADAR_FRONT": 1}
 
 
 def test_radar_without_any_file_is_absent(tiny_set: Any):
@@ -124,6 +121,76 @@ def test_a_recipe_reads_the_sensors_of_its_branches(tiny_set: Any, recipe: str, 
     channels = channels_read(index, load_recipe(recipe))
     assert {channel.partition("_")[0] for channel in channels} == prefixes
     assert set(channels) <= {c.channel for c in index.calibrations}
+
+
+def test_sensors_are_known_by_what_they_are_not_by_their_names(tiny_set: Any):
+    for row in tiny_set.tables["sensor"]:
+        row["channel"] = {"CAM_FRONT": "FRONT_CAMERA", "RADAR_FRONT": "LIDAR_LIKE_RADAR"}.get(
+            row["channel"], "LIDAR_TOP"
+        )
+    tiny_set.write("sensor")
+    index = load_index(tiny_set.root, tiny_set.version)
+    names = {
+        "camera_tiny": ["FRONT_CAMERA"],
+        "radar_tiny": ["LIDAR_LIKE_RADAR"],
+        "teacher_tiny": ["FRONT_CAMERA", "LIDAR_TOP"],
+    }
+    for recipe, expected in names.items():
+        assert channels_read(index, load_recipe(recipe)) == expected
+    frames = NuScenesFrames(index, index.samples, radar_sweeps=3, lidar_sweeps=range(0, 10, 3))
+    windows = {"FRONT_CAMERA": range(1), "LIDAR_LIKE_RADAR": range(3), "LIDAR_TOP": range(0, 10, 3)}
+    assert frames.windows() == windows
+    assert list(frames[1].frame.cameras) == ["FRONT_CAMERA"]
+
+
+def test_a_second_lidar_is_not_read(tiny_set: Any):
+    tiny_set.tables["sensor"].append({"token": "rear", "channel": "LIDAR_REAR", "modality": "lidar"})
+    mounting = next(row for row in tiny_set.tables["calibrated_sensor"] if row["token"].endswith("LIDAR_TOP"))
+    tiny_set.tables["calibrated_sensor"].append({**mounting, "token": "rear", "sensor_token": "rear"})
+    tiny_set.write("sensor")
+    tiny_set.write("calibrated_sensor")
+    index = load_index(tiny_set.root, tiny_set.version)
+    assert channels_read(index, load_recipe("teacher_tiny")) == ["CAM_FRONT", "LIDAR_TOP"]
+
+
+def test_a_recipe_of_a_sensor_that_the_set_has_not_is_refused(tiny_set: Any):
+    for row in tiny_set.tables["sensor"]:
+        row["modality"] = "lidar"
+    tiny_set.write("sensor")
+    index = load_index(tiny_set.root, tiny_set.version)
+    with pytest.raises(DataError, match="recipe 'student_tiny' reads a camera, and there is none"):
+        channels_read(index, load_recipe("student_tiny"))
+
+
+def test_earlier_sweeps_are_counted_as_the_samples_read_them(tiny_set: Any):
+    index = load_index(tiny_set.root, tiny_set.version)
+    frames = NuScenesFrames(index, index.samples, radar_sweeps=3, lidar_sweeps=range(0, 10, 3))
+    # The first samples of both scenes have none before them, the other two all.
+    assert frames.earlier_sweeps() == {"RADAR_FRONT": (4, 4), "LIDAR_TOP": (6, 6)}
+    assert len(frames.files()["RADAR_FRONT"]) == 4 + 4
+    for file in tiny_set.files("RADAR_FRONT", key=False)[4:6]:  # the two before the second sample
+        file.unlink()
+    for file in tiny_set.files("LIDAR_TOP", key=False):
+        file.unlink()
+    index = load_index(tiny_set.root, tiny_set.version)
+    frames = NuScenesFrames(index, index.samples, radar_sweeps=3, lidar_sweeps=range(0, 10, 3))
+    read = [len(frames[i].frame.radars["RADAR_FRONT"]) - 1 for i in range(4)]
+    assert frames.earlier_sweeps()["RADAR_FRONT"] == (sum(read), 4) == (2, 4)
+    assert frames.earlier_sweeps()["LIDAR_TOP"] == (0, 6)
+    assert NuScenesFrames(index, index.samples, channels=["CAM_FRONT"]).earlier_sweeps() == {}
+
+
+def test_sensors_that_are_short_are_named_when_no_sample_is_complete(tiny_set: Any):
+    index = load_index(tiny_set.root, tiny_set.version)
+    channels = ["CAM_FRONT", "LIDAR_TOP", "RADAR_FRONT"]
+    assert read_samples(index, index.samples[1:3], channels) == list(index.samples[1:3])
+    for file in (*tiny_set.files("CAM_FRONT", key=True)[1:], tiny_set.files("RADAR_FRONT", key=True)[0]):
+        file.unlink()
+    index = load_index(tiny_set.root, tiny_set.version)
+    message = "CAM_FRONT: 1 of 4 key frames, RADAR_FRONT: 3 of 4 key frames$"
+    with pytest.raises(DataError, match=message) as raised:
+        read_samples(index, index.samples, channels)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.nuscenes

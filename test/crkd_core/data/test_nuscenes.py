@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
 from pathlib import Path
@@ -191,6 +190,22 @@ class TestHalfDownloaded:
         present = [r.present for r in index.records(index.scenes[0], "RADAR_FRONT")]
         assert present == [True, False] + [True] * (len(present) - 2)
 
+    def test_scenes_of_vehicles_with_other_sensors_are_complete_with_their_own(self, tiny_set: Any):
+        tiny_set.tables["sensor"].append({"token": "back", "channel": "CAM_BACK", "modality": "camera"})
+        front = next(row for row in tiny_set.tables["calibrated_sensor"] if row["token"].endswith("CAM_FRONT"))
+        tiny_set.tables["calibrated_sensor"].append({**front, "token": "back", "sensor_token": "back"})
+        for row in tiny_set.tables["sample_data"]:
+            if "CAM_FRONT" in row["filename"] and row["sample_token"].startswith("scene-0002"):
+                row |= {"calibrated_sensor_token": "back"}
+        for table in ("sensor", "calibrated_sensor", "sample_data"):
+            tiny_set.write(table)
+        index = load_index(tiny_set.root, tiny_set.version)
+        assert index.channels(index.scenes[1]) == ("CAM_BACK", "LIDAR_TOP", "RADAR_FRONT")
+        assert len(index.complete_samples(["CAM_BACK", "CAM_FRONT", "RADAR_FRONT"])) == 4
+        # But a scene without any of the cameras asked for is not complete.
+        assert [s.scene for s in index.complete_samples(["CAM_BACK", "RADAR_FRONT"])] == ["scene-0002"]
+        assert index.key_frames(index.samples, "CAM_BACK") == (1, 1)
+
     def test_no_measurements_at_all(self, tiny_set: Any, tmp_path: Path):
         (tmp_path / "empty").mkdir()
         (tiny_set.root / tiny_set.version).rename(tmp_path / "empty" / tiny_set.version)
@@ -320,22 +335,22 @@ class TestCache:
                 assert array.tobytes() == theirs[name].tobytes()
                 assert not array.flags.owndata
 
-    def test_changed_table_rebuilds_and_says_so(self, tiny_set: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    def test_changed_table_rebuilds_and_says_so(self, tiny_set: Any, tmp_path: Path):
+        assert load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz").rebuilt == ""
         load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz")
         tiny_set.tables["scene"][0]["name"] = "scene-1001"
         tiny_set.write("scene")
-        with caplog.at_level(logging.INFO):
-            index = load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz")
+        index = load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz")
         assert index.scenes[0].name == "scene-1001"
-        assert "the tables have changed" in caplog.text
+        assert index.rebuilt == "the tables have changed since"
+        assert load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz").rebuilt == ""
 
     @pytest.mark.parametrize("content", [b"", b"not msgpack", b"\x93\x01\x90"], ids=["empty", "other", "short"])
-    def test_damaged_cache_rebuilds_and_says_so(
-        self, tiny_set: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
-    ):
+    def test_damaged_cache_rebuilds_and_says_so(self, tiny_set: Any, tmp_path: Path, content: bytes):
         (tmp_path / "index.npz").write_bytes(content)
-        assert len(load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz").samples) == 4
-        assert "building the index again" in caplog.text
+        index = load_index(tiny_set.root, tiny_set.version, cache=tmp_path / "index.npz")
+        assert len(index.samples) == 4
+        assert index.rebuilt.startswith(f"{tmp_path / 'index.npz'} is damaged (")
         assert (tmp_path / "index.npz").read_bytes() != content
 
     def test_truncated_cache_rebuilds(self, tiny_set: Any, tmp_path: Path):
