@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from crkd_core.cli import UserError
 from crkd_core.models.detector import FusionDetector
-from crkd_core.training.processes import gathered, processes
+from crkd_core.training.processes import largest
 
 
 class TrainingError(UserError):
@@ -160,7 +160,7 @@ class StopOnSignal(Callback):
     ) -> None:
         """Stop between two steps if any process is told to."""
         if ends_step(trainer, batch_index):
-            told = max(gathered({processes().rank: self.signal}).values())
+            told = largest(self.signal)
             if told:
                 self.signal = told
                 trainer.should_stop = True

@@ -183,6 +183,15 @@ def from_first(value: V) -> V:
     return gathered({processes().rank: value})[0]
 
 
+def largest(number: int) -> int:
+    """The largest of the numbers that the processes have, in every process; cheap enough for every step."""
+    if processes().world_size == 1:
+        return number
+    found = torch.tensor(number)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX, group=_talk())
+    return int(found)
+
+
 @cache
 def _talk() -> dist.ProcessGroup:
     """For objects of the host, whatever gradients are exchanged with."""

@@ -71,6 +71,14 @@ def test_a_death_soon_after_a_start_goes_on_with_the_samples_that_follow(
     assert read == whole[8:]
 
 
+def test_a_run_whose_time_is_up_in_mid_step_goes_on_with_that_step(tmp_path: Path, whole: list[list[int]]) -> None:
+    read, steps = read_by(options(tmp_path, max_minutes=1e-6), **divided(1, 4))
+    assert (read, steps) == (whole[:1], [0])
+    read, steps = read_by(options(tmp_path, resume=True), **divided(1, 4))
+    assert read == whole
+    assert logged_steps(tmp_path / "log" / "version_1") == list(range(STEPS))
+
+
 def test_resume_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"last\.ckpt not found; start without --resume"):
         started(tmp_path / "none", resume=True)
