@@ -11,13 +11,17 @@ Makes in --out, as far as the recipe needs it:
   with --image-cache, all images at the largest size that training needs (train.py --image-cache). Their pixels differ
   slightly from those of the original files, by how much is measured at the end; evaluation reads the original files.
 
-A run that was stopped goes on where it was; one that finds everything up to date says so. Exit code 1: some files are
-damaged, and named.
+A run that was stopped goes on where it was; one that finds everything up to date says so. Damaged files that it comes
+upon are named, and the exit code is then 1. It reads what it makes something of only; to read every file that training
+on the recipe reads, radar files and sweeps among them, and to name all that are damaged:
+
+    training/prepare.py teacher_r50 --dataroot DATA --out PREPARED --check --jobs 16
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import platform
 import sys
 import time
@@ -29,11 +33,13 @@ from tqdm import tqdm
 
 from crkd_core.cli import ArgumentParser, UserError, run
 from crkd_core.config import Recipe, load_recipe
+from crkd_core.data.check import damages
 from crkd_core.data.errors import DataError
+from crkd_core.data.frames import NuScenesFrames, channels_read
 from crkd_core.data.image_cache import ImageCache
 from crkd_core.data.lidar_database import build_scenes, read_scene, scene_is_done
 from crkd_core.data.nuscenes import NuScenesIndex, Scene, load_index
-from crkd_core.training.nuscenes_data import Prepared, chosen_scenes, lidar_sweeps_of_objects
+from crkd_core.training.nuscenes_data import Prepared, chosen_scenes, lidar_sweeps_of_objects, short_sweeps
 from crkd_core.types import DETECTION_CLASSES
 
 COMPARED_IMAGES = 24
@@ -47,9 +53,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--version", default="v1.0-trainval", help="its version folder (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is made; versions may share it")
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--split", help="LiDAR objects and images of this split only")
-    choice.add_argument("--scenes", nargs="+", help="LiDAR objects and images of these scenes only")
-    parser.add_argument("--image-cache", action="store_true", help="make smaller images, too")
+    choice.add_argument("--split", help="files of this split only")
+    choice.add_argument("--scenes", nargs="+", help="files of these scenes only")
+    work = parser.add_mutually_exclusive_group()
+    work.add_argument("--image-cache", action="store_true", help="make smaller images, too")
+    work.add_argument("--check", action="store_true", help="make the index only; read all files, name the damaged")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="say what is to be done, do nothing but the index")
     parser.add_argument("--no-progress", action="store_true", help="no progress bars (logs of unattended runs)")
@@ -70,11 +78,15 @@ def main() -> int:
     print(f"machine: {platform.machine()}, {args.jobs} processes")
     index = indexed(args, prepared)
     scenes = chosen_scenes(index, split=args.split, scenes=args.scenes)
+    frames = frames_of(index, scenes, recipe)
+    print("\n".join(short_sweeps(frames)) or "earlier sweeps: all that the recipe reads are there")
+    if args.check:
+        return checked(args, frames)
     damaged: list[str] = []
     if recipe.samples.paste is not None:
         damaged += lidar_objects(args, prepared, index, scenes, recipe)
     if args.image_cache:
-        damaged += smaller_images(args, prepared.images(index.root, recipe.image), index, scenes)
+        damaged += smaller_images(args, prepared.images(index.root, recipe.image), image_files(frames))
     for reason in damaged[:20]:
         print(f"damaged: {reason}", file=sys.stderr)
     if len(damaged) > 20:
@@ -94,8 +106,46 @@ def indexed(args: argparse.Namespace, prepared: Prepared) -> NuScenesIndex:
     if prepared.index.stat().st_mtime_ns == before:
         print(f"index: nothing to do ({described(prepared.index)}, loaded in {seconds:.1f} s)")
     else:
-        print(f"index: made in {seconds:.1f} s ({described(prepared.index)})")
+        why = f", because {index.rebuilt}" if index.rebuilt else ""
+        print(f"index: made in {seconds:.1f} s ({described(prepared.index)}){why}")
     return index
+
+
+def frames_of(index: NuScenesIndex, scenes: list[Scene], recipe: Recipe) -> NuScenesFrames:
+    """What the recipe reads of these scenes, samples that are not complete among them."""
+    return NuScenesFrames(
+        index,
+        [sample for scene in scenes for sample in scene.samples],
+        channels=channels_read(index, recipe),
+        radar_sweeps=recipe.radar_sweeps,
+        lidar_sweeps=recipe.lidar_sweeps,
+    )
+
+
+def checked(args: argparse.Namespace, frames: NuScenesFrames) -> int:
+    """Read all files, name the damaged ones; returns the exit code."""
+    modalities, found = frames.index.modalities, frames.files()
+    files = [(modalities[channel], path) for channel, paths in found.items() for path in paths]
+    if args.dry_run:
+        print(f"check: {len(files)} files to read")
+        return 0
+    started = time.perf_counter()
+    reasons = tqdm(
+        damages(files, jobs=min(args.jobs, len(files) or 1)),
+        total=len(files),
+        desc="check",
+        unit="file",
+        disable=args.no_progress,
+    )
+    total = 0
+    for channel, paths in found.items():
+        damaged = [reason for reason in itertools.islice(reasons, len(paths)) if reason is not None]
+        tqdm.write(f"{channel}: {len(paths)} files, {len(damaged)} damaged")
+        for reason in damaged:
+            tqdm.write(f"damaged: {reason}", file=sys.stderr)
+        total += len(damaged)
+    print(f"check: {len(files)} files, {total} damaged, in {time.perf_counter() - started:.1f} s")
+    return 1 if total else 0
 
 
 def lidar_objects(
@@ -128,11 +178,8 @@ def lidar_objects(
     return [reason for content in found for reason in content.damaged.values()]
 
 
-def smaller_images(
-    args: argparse.Namespace, images: ImageCache, index: NuScenesIndex, scenes: list[Scene]
-) -> list[str]:
+def smaller_images(args: argparse.Namespace, images: ImageCache, sources: list[Path]) -> list[str]:
     """Make the images that are not there; returns what is wrong with damaged files."""
-    sources = image_files(index, scenes)
     todo = [source for source in sources if not images.is_done(source)]
     if args.dry_run:
         print(f"smaller images: {len(todo)} of {len(sources)} to do")
@@ -160,16 +207,10 @@ def smaller_images(
     return damaged
 
 
-def image_files(index: NuScenesIndex, scenes: list[Scene]) -> list[Path]:
+def image_files(frames: NuScenesFrames) -> list[Path]:
     """The key frames of all cameras that are there."""
-    records = (
-        index.key_record(sample, channel)
-        for scene in scenes
-        for sample in scene.samples
-        for channel in index.channels(sample)
-        if channel.startswith("CAM_")
-    )
-    return [record.path for record in records if record is not None and record.present]
+    modalities = frames.index.modalities
+    return [path for channel, paths in frames.files().items() if modalities[channel] == "camera" for path in paths]
 
 
 def total_size(files: Iterable[Path]) -> int:

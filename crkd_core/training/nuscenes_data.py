@@ -104,9 +104,13 @@ def remarks(frames: FrameSource) -> list[str]:
     if not isinstance(frames, NuScenesFrames):
         return []
     rebuilt = frames.index.rebuilt
-    lines = [f"index: read from the tables again: {rebuilt}"] if rebuilt else []
+    return [*([f"index: read from the tables again: {rebuilt}"] if rebuilt else []), *short_sweeps(frames)]
+
+
+def short_sweeps(frames: NuScenesFrames) -> list[str]:
+    """A line for each sensor of which files of earlier sweeps are missing."""
     short = {channel: count for channel, count in frames.earlier_sweeps().items() if count.there < count.wanted}
-    return lines + [f"{channel}: files of {count} earlier sweeps are there" for channel, count in short.items()]
+    return [f"{channel}: {count} earlier sweeps that samples read are there" for channel, count in short.items()]
 
 
 def objects_to_paste(frames: NuScenesFrames, recipe: Recipe, prepared: Prepared | None) -> LidarDatabase | None:

@@ -144,6 +144,61 @@ def test_damaged_files_are_named_and_the_rest_is_made(prepare: Call, data: TinyS
     assert "smaller images: 1 in" in shown.out
 
 
+def test_every_file_that_is_read_is_checked(
+    prepare: Call, data: TinySet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert prepare("--check", "--jobs", "1") == 0
+    shown = capsys.readouterr().out
+    # Of each radar six records are read: of the 17 there are, the first sample and the two later ones need 14.
+    assert "CAM_FRONT: 4 files, 0 damaged\nRADAR_FRONT: 14 files, 0 damaged\ncheck: 18 files, 0 damaged, in" in shown
+    assert {path.suffix for path in (tmp_path / "prepared").iterdir()} == {".npz"}
+    image, sweep = data.files("CAM_FRONT", key=True)[2], data.files("RADAR_FRONT", key=False)[4]
+    image.write_bytes(image.read_bytes()[:-20])
+    sweep.write_bytes(sweep.read_bytes()[:-20])
+    data.files("LIDAR_TOP", key=True)[0].write_bytes(b"")  # which this recipe does not read
+    assert prepare("--check", "--jobs", "1") == 1
+    shown = capsys.readouterr()
+    assert (
+        "CAM_FRONT: 4 files, 1 damaged\nRADAR_FRONT: 14 files, 1 damaged\ncheck: 18 files, 2 damaged, in" in shown.out
+    )
+    first, second = shown.err.splitlines()
+    assert first.startswith(f"damaged: {image}: truncated JPEG image (")
+    assert second.startswith(f"damaged: {sweep}: truncated: expected")
+    assert prepare("--check", "--dry-run", "--scenes", "scene-0002") == 0
+    assert "check: 2 files to read" in capsys.readouterr().out
+
+
+def test_cameras_are_found_whatever_their_names(prepare: Call, data: TinySet, capsys: pytest.CaptureFixture[str]):
+    data.tables["sensor"][0]["channel"] = "FRONT_CAMERA"
+    data.write("sensor")
+    assert prepare("--image-cache", "--dry-run") == 0
+    assert "smaller images: 4 of 4 to do" in capsys.readouterr().out
+
+
+def test_a_second_run_says_why_it_makes_the_index_again(
+    prepare: Call, data: TinySet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert prepare("--dry-run") == 0
+    assert ", because" not in capsys.readouterr().out
+    data.tables["log"][0]["location"] = "elsewhere, now"
+    data.write("log")
+    assert prepare("--dry-run") == 0
+    assert "MB), because the tables have changed since\n" in capsys.readouterr().out
+    index = tmp_path / "prepared" / "v1.0-tiny.index.npz"
+    index.write_bytes(index.read_bytes()[:-100])
+    assert prepare("--dry-run") == 0
+    assert f"MB), because {index} is damaged (" in capsys.readouterr().out
+
+
+def test_missing_sweeps_are_counted(prepare: Call, data: TinySet, capsys: pytest.CaptureFixture[str]):
+    assert prepare("--dry-run") == 0
+    assert "earlier sweeps: all that the recipe reads are there" in capsys.readouterr().out
+    for file in data.files("RADAR_FRONT", key=False):
+        file.unlink()
+    assert prepare("--dry-run") == 0
+    assert "RADAR_FRONT: 0 of 10 earlier sweeps that samples read are there" in capsys.readouterr().out
+
+
 def test_what_is_to_be_done_can_be_asked(prepare: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert prepare("--image-cache", "--dry-run", "--scenes", "scene-0002") == 0
     shown = capsys.readouterr().out
@@ -190,7 +245,7 @@ class TestTraining:
         assert train(*prepared) == 0
         shown = capsys.readouterr().out
         assert shown.rstrip().endswith("micro: 4 samples, 2 steps of 2")
-        assert "sweeps are there" not in shown
+        assert "earlier sweeps" not in shown
         assert "index:" not in shown
         for file in data.files("RADAR_FRONT", key=False)[4:6]:
             file.unlink()
@@ -199,7 +254,7 @@ class TestTraining:
         assert train(*prepared) == 0
         assert capsys.readouterr().out.rstrip().splitlines()[-3:] == [
             "index: read from the tables again: the tables have changed since",
-            "RADAR_FRONT: files of 8 of 10 earlier sweeps are there",
+            "RADAR_FRONT: 8 of 10 earlier sweeps that samples read are there",
             "micro: 4 samples, 2 steps of 2",
         ]
 
