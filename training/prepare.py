@@ -143,9 +143,22 @@ def checked(args: argparse.Namespace, frames: NuScenesFrames) -> int:
         tqdm.write(f"{channel}: {len(paths)} files, {len(damaged)} damaged")
         for reason in damaged:
             tqdm.write(f"damaged: {reason}", file=sys.stderr)
+        if modalities[channel] == "lidar":
+            tqdm.write("\n".join(suspiciously_short(channel, paths)) or f"{channel}: none is suspiciously short")
         total += len(damaged)
     print(f"check: {len(files)} files, {total} damaged, in {time.perf_counter() - started:.1f} s")
     return 1 if total else 0
+
+
+def suspiciously_short(channel: str, paths: list[Path]) -> list[str]:
+    """Lines on LiDAR files that may have been cut: after a whole point, nothing in a file says so."""
+    sizes = np.array([path.stat().st_size if path.exists() else 0 for path in paths])
+    usual = np.median(sizes) if len(sizes) else 0
+    short = np.flatnonzero(sizes < usual / 2)
+    lines = [
+        f"suspiciously short: {paths[i]}: {sizes[i]} bytes; {channel} has {usual:.0f} as a rule" for i in short[:20]
+    ]
+    return lines + ([f"suspiciously short: {len(short) - 20} more"] if len(short) > 20 else [])
 
 
 def lidar_objects(

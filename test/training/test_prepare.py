@@ -168,6 +168,25 @@ def test_every_file_that_is_read_is_checked(
     assert "check: 2 files to read" in capsys.readouterr().out
 
 
+def test_lidar_files_much_shorter_than_the_others_are_pointed_out(
+    monkeypatch: pytest.MonkeyPatch, data: TinySet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def check() -> tuple[int, str]:
+        line = ["teacher_tiny", "--dataroot", data.root, "--version", data.version, "--out", tmp_path / "prepared"]
+        monkeypatch.setattr(sys, "argv", ["prepare.py", *map(str, line), "--check", "--jobs", "1", "--no-progress"])
+        return script("prepare.py").main(), capsys.readouterr().out
+
+    for file in data.files("LIDAR_TOP", key=False):
+        file.write_bytes(data.files("LIDAR_TOP", key=True)[0].read_bytes())
+    assert "LIDAR_TOP: none is suspiciously short" in check()[1]
+    cut = data.files("LIDAR_TOP", key=True)[2]
+    cut.write_bytes(cut.read_bytes()[:2000])
+    code, shown = check()
+    assert code == 0  # it may be a foggy day
+    assert f"suspiciously short: {cut}: 2000 bytes; LIDAR_TOP has 10000 as a rule\n" in shown
+    assert shown.count("suspiciously short") == 1
+
+
 def test_cameras_are_found_whatever_their_names(prepare: Call, data: TinySet, capsys: pytest.CaptureFixture[str]):
     data.tables["sensor"][0]["channel"] = "FRONT_CAMERA"
     data.write("sensor")
