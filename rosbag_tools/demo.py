@@ -24,7 +24,7 @@ import msgspec
 from crkd_core.cli import ArgumentParser, UserError, finite, run
 from crkd_core.data.nuscenes import NuScenesIndex, load_index
 from crkd_core.data.nuscenes_tables import table_state, version_folder
-from crkd_core.data.synthscenes import SynthConfig, make_drive
+from crkd_core.data.synthscenes import DriveKey, SynthConfig
 from crkd_core.data.synthscenes.writer import write_nuscenes
 from crkd_core.runtime.checkpoint import Checkpoint, CheckpointError, read_sidecar
 from crkd_ros import topics
@@ -129,8 +129,9 @@ def simulated_drive(out: Path, *, seed: int, seconds: float, config: SynthConfig
         if not (root / SYNTH_VERSION / "splits.json").is_file():
             raise DemoError(f"{root}: exists and is not a simulated drive; choose another --out")
         shutil.rmtree(root)
-    drive = make_drive(seed, config, duration_s=seconds)
-    write_nuscenes(root, [drive], version=SYNTH_VERSION, jobs=os.cpu_count() or 1, progress=True)
+    write_nuscenes(
+        root, [DriveKey(seed, config, seconds)], version=SYNTH_VERSION, jobs=os.cpu_count() or 1, progress=True
+    )
     _remember(root, key)
     print(f"drive: {root}, {seconds:g} s, seed {seed}")
     return source

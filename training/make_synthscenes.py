@@ -25,7 +25,7 @@ from crkd_core.data.synthscenes.config import EVALUATION_SEEDS, SIMULATOR_VERSIO
 from crkd_core.data.synthscenes.frames import frame_at, keyframe_stamps
 from crkd_core.data.synthscenes.rigs import with_rig
 from crkd_core.data.synthscenes.shards import Shard, parse_seeds, parse_shard, shard_of_environment
-from crkd_core.data.synthscenes.world import make_drive
+from crkd_core.data.synthscenes.world import DriveKey, conditions_of, make_drive
 from crkd_core.data.synthscenes.writer import split_of, write_nuscenes
 
 
@@ -125,8 +125,8 @@ def _write(args: argparse.Namespace, config: SynthConfig, seeds: list[int], shar
         print(f"{out}: nothing to do, {len(seeds)} seeds for {shard.of} shards")
         return
     start = time.perf_counter()
-    drives = [make_drive(seed, config, args.duration) for seed in mine]
-    write_nuscenes(
+    drives = [DriveKey(seed, config, args.duration) for seed in mine]
+    count = write_nuscenes(
         out,
         drives,
         version=args.version,
@@ -138,8 +138,7 @@ def _write(args: argparse.Namespace, config: SynthConfig, seeds: list[int], shar
     )
     seconds = time.perf_counter() - start
     for drive in drives:
-        print(f"scene-{drive.seed:04d} ({split_of(drive.seed)}): {drive.conditions.describe()}")
-    count = sum(len(keyframe_stamps(drive)) for drive in drives)
+        print(f"scene-{drive.seed:04d} ({split_of(drive.seed)}): {conditions_of(drive.seed, config).describe()}")
     jobs = min(args.jobs, os.cpu_count() or 1)
     print(
         f"{out}: {len(drives)} scenes, {count} key frames ({args.version}, configuration {config.config_hash()}) in "

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from crkd_core.data.radar_pcd import radar_pcd_bytes
-from crkd_core.data.synthscenes import SynthConfig, make_drive
+from crkd_core.data.synthscenes import DriveKey, SynthConfig
 from crkd_core.data.synthscenes.writer import write_nuscenes
 from crkd_core.types import LIDAR_DTYPE, RADAR_DTYPE
 
@@ -146,6 +146,6 @@ def tiny(tmp_path: Path) -> Path:
 def synth(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a simulated drive of a second with all its sweeps, version ``v1.0-mini``; not to be changed."""
     root = tmp_path_factory.mktemp("synth") / "root"
-    drive = make_drive(3, SynthConfig(image_width=160), duration_s=1.1)
+    drive = DriveKey(3, SynthConfig(image_width=160), duration_s=1.1)
     write_nuscenes(root, [drive], version="v1.0-mini", progress=False)
     return root

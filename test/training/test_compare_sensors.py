@@ -13,7 +13,7 @@ from micro import micro_recipe
 from scripts import script
 
 from crkd_core.cli import UserError
-from crkd_core.data.synthscenes import SynthConfig, make_drive
+from crkd_core.data.synthscenes import DriveKey, SynthConfig
 from crkd_core.data.synthscenes.writer import write_nuscenes
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import save_checkpoint
@@ -29,7 +29,7 @@ def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two simulated drives of one key frame each."""
     root = tmp_path_factory.mktemp("data") / "drives"
     config = msgspec.structs.replace(SynthConfig(), image_width=96, supersampling=1, lidar_columns=90)
-    write_nuscenes(root, [make_drive(seed, config, duration_s=0.5) for seed in (9000, 9001)], progress=False)
+    write_nuscenes(root, [DriveKey(seed, config, duration_s=0.5) for seed in (9000, 9001)], progress=False)
     return root
 
 

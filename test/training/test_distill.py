@@ -20,7 +20,7 @@ from scripts import FOLDER, script
 
 from crkd_core.cli import UserError
 from crkd_core.config import Recipe, RecipeError, recipe_to_dict
-from crkd_core.data.synthscenes import SynthConfig, make_drive
+from crkd_core.data.synthscenes import DriveKey, SynthConfig
 from crkd_core.data.synthscenes.writer import write_nuscenes
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import load_checkpoint, save_checkpoint
@@ -34,7 +34,7 @@ def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One simulated drive with four key frames, in nuScenes format."""
     root = tmp_path_factory.mktemp("data") / "drive"
     config = msgspec.structs.replace(SynthConfig(), image_width=160, supersampling=1, lidar_columns=90)
-    write_nuscenes(root, [make_drive(7, config, duration_s=2.0)], version="v1.0-mini", progress=False)
+    write_nuscenes(root, [DriveKey(7, config, duration_s=2.0)], version="v1.0-mini", progress=False)
     return root
 
 

@@ -16,7 +16,7 @@ from micro import micro_recipe
 from PIL import Image
 
 from crkd_core.cli import UserError
-from crkd_core.data.synthscenes import SynthConfig, make_drive
+from crkd_core.data.synthscenes import DriveKey, SynthConfig
 from crkd_core.data.synthscenes.writer import write_nuscenes
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import save_checkpoint
@@ -49,7 +49,7 @@ def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One simulated drive with two key frames, whose scene has the name of one of nuScenes' test split."""
     root = tmp_path_factory.mktemp("data") / "drive"
     config = msgspec.structs.replace(SynthConfig(), image_width=160, supersampling=1, lidar_columns=90)
-    write_nuscenes(root, [make_drive(7, config, duration_s=1.0)], version="v1.0-mini", progress=False)
+    write_nuscenes(root, [DriveKey(7, config, duration_s=1.0)], version="v1.0-mini", progress=False)
     table = root / "v1.0-mini" / "scene.json"
     table.write_text(table.read_text().replace("scene-0007", "scene-0077"))
     return root

@@ -9,6 +9,6 @@ standard library only.
 
 from crkd_core.data.synthscenes.config import SynthConfig
 from crkd_core.data.synthscenes.frames import frame_at, keyframe_stamps
-from crkd_core.data.synthscenes.world import Drive, SynthError, make_drive
+from crkd_core.data.synthscenes.world import Drive, DriveKey, SynthError, make_drive
 
-__all__ = ["Drive", "SynthConfig", "SynthError", "frame_at", "keyframe_stamps", "make_drive"]
+__all__ = ["Drive", "DriveKey", "SynthConfig", "SynthError", "frame_at", "keyframe_stamps", "make_drive"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crkd_core.data.synthscenes.config import (
+    SynthConfig,
     camera_intrinsics,
     camera_mounting,
     lidar_mounting,
@@ -103,10 +103,9 @@ def _log_name(scene: str) -> str:
     return f"synth-{scene}"
 
 
-def shared_rows(drives: Iterable[Drive]) -> Tables:
+def shared_rows(config: SynthConfig) -> Tables:
     """The tables that all scenes share."""
-    first = next(iter(drives))
-    channels = [(c.name, "camera") for c in first.config.cameras] + [(r.name, "radar") for r in first.config.radars]
+    channels = [(c.name, "camera") for c in config.cameras] + [(r.name, "radar") for r in config.radars]
     return {
         "category": [{"token": token("category", c), "name": c, "description": ""} for c in CATEGORIES.values()],
         "attribute": [{"token": token("attribute", a), "name": a, "description": ""} for a in _ATTRIBUTES],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,14 @@ _CLEARANCE = 0.1  # m added around every body where overlaps are looked for
 
 class SynthError(UserError):
     """A request the simulator cannot serve."""
+
+
+class DriveKey(NamedTuple):
+    """What a drive follows from: the arguments of ``make_drive``, so that any process can make it."""
+
+    seed: int
+    config: SynthConfig = SynthConfig()
+    duration_s: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -241,6 +250,18 @@ class _Motion:
         return place.xy, place.heading + yaw, s_dot[..., None] * along + v_d[:, None] * across
 
 
+def check_drive(key: DriveKey) -> None:
+    """Refuse what cannot be made.
+
+    Raises:
+        SynthError: a duration that is not positive or too long, or a negative seed.
+    """
+    if not 0 < key.duration_s <= 120:
+        raise SynthError(f"duration: expected 0 < seconds <= 120, got {key.duration_s}")
+    if key.seed < 0:
+        raise SynthError(f"seed: expected a non-negative integer, got {key.seed}")
+
+
 def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float = 10.0) -> Drive:
     """Simulate a drive: the same seed, configuration and duration give the same drive.
 
@@ -249,11 +270,8 @@ def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float =
     Raises:
         SynthError: a duration that is not positive, or a negative seed.
     """
-    if not 0 < duration_s <= 120:
-        raise SynthError(f"duration: expected 0 < seconds <= 120, got {duration_s}")
-    if seed < 0:
-        raise SynthError(f"seed: expected a non-negative integer, got {seed}")
     config = SynthConfig() if config is None else config
+    check_drive(DriveKey(seed, config, duration_s))
     rng = np.random.default_rng([WORLD_SEED, seed])
     layout = make_layout(rng)
     profiles, crossing = make_profiles(rng, layout, duration_s)
@@ -262,7 +280,7 @@ def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float =
     road = make_road(rng, -150.0, travelled + 150.0, tightest)
     crossing_s = float(rng.uniform(9, 16)) if crossing else None
     junction = _make_junction(rng, crossing_s, travelled)
-    conditions = draw_conditions(np.random.default_rng([WORLD_SEED, seed, 1]), config.conditions)
+    conditions = conditions_of(seed, config)
     for _ in range(_ATTEMPTS):
         cast = _populated(rng, layout, profiles, travelled, duration_s, config.density, crossing_s, junction)
         drive = _without_overlaps(
@@ -286,6 +304,11 @@ def make_drive(seed: int, config: SynthConfig | None = None, duration_s: float =
         if _all_classes_near(drive):
             break
     return drive
+
+
+def conditions_of(seed: int, config: SynthConfig) -> Conditions:
+    """Light and weather of a drive, however long it is."""
+    return draw_conditions(np.random.default_rng([WORLD_SEED, seed, 1]), config.conditions)
 
 
 def _make_junction(rng: np.random.Generator, crossing_s: float | None, travelled: float) -> Junction | None:

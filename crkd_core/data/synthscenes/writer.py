@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import shutil
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import msgspec
@@ -17,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from crkd_core.data.new_folder import new_folder
+from crkd_core.data.parallel import in_order
 from crkd_core.data.radar_pcd import radar_pcd_bytes
 from crkd_core.data.synthscenes.cameras import render
-from crkd_core.data.synthscenes.config import TRAINING_SEEDS, SynthConfig
+from crkd_core.data.synthscenes.config import TRAINING_SEEDS
 from crkd_core.data.synthscenes.lidar import lidar_sweep
 from crkd_core.data.synthscenes.radar import radar_sweep
 from crkd_core.data.synthscenes.tables import (
@@ -31,9 +31,9 @@ from crkd_core.data.synthscenes.tables import (
     scene_rows,
     shared_rows,
 )
-from crkd_core.data.synthscenes.world import Drive, SynthError, make_drive
+from crkd_core.data.synthscenes.world import Drive, DriveKey, SynthError, check_drive, make_drive
 
-_CHUNK = 24  # files per task of a worker process
+_PART_S = 1.0  # of a drive, what a process takes at a time
 _MAP_RESOLUTION = 0.1  # m per pixel, the devkit's default
 
 _logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def split_of(seed: int) -> str:
 
 def write_nuscenes(
     root: Path,
-    drives: Sequence[Drive],
+    drives: Sequence[DriveKey],
     *,
     version: str = "v1.0-mini",
     scene_names: Sequence[str] | None = None,
@@ -55,7 +55,7 @@ def write_nuscenes(
     jpeg_quality: int = 90,
     jobs: int = 1,
     progress: bool = True,
-) -> None:
+) -> int:
     """Write drives below ``root``: all 13 tables, map masks, key frames, and the sweeps between them.
 
     The same drives always give the same bytes. Everything is written to a folder beside ``root`` and renamed when it is
@@ -63,49 +63,50 @@ def write_nuscenes(
 
     Args:
         root: the new data set; must not exist.
-        drives: at least one; one scene each.
+        drives: at least one; one scene each, all with the sensors of the first.
         version: name of the folder of tables.
         scene_names: one per drive; default ``scene-<seed>``, four digits.
         sweeps: also write images and radar sweeps between key frames, at the sensors' true rates.
         lidar_sweeps: the same for the LiDAR (20 Hz, 0.7 MB each).
         jpeg_quality: 1 to 100.
-        jobs: processes that simulate.
+        jobs: processes that simulate; 1: this one.
         progress: show a bar on stderr.
 
+    Returns:
+        The number of key frames.
+
     Raises:
-        SynthError: ``root`` exists, or the arguments do not fit together.
+        SynthError: the arguments do not fit together.
+        DataError: ``root`` exists or cannot be written, or a process has died.
     """
     names = [f"scene-{drive.seed:04d}" for drive in drives] if scene_names is None else list(scene_names)
-    _check(root, version, drives, names, jobs, jpeg_quality)
-    with _complete_or_nothing(root) as partial:
-        tables: Tables = {name: [] for name in TABLE_NAMES} | shared_rows(drives)
-        tasks: list[tuple[_Source, list[Event]]] = []
-        for drive, name in zip(drives, names, strict=True):
-            events = scene_events(drive, name, sweeps=sweeps, lidar_sweeps=lidar_sweeps)
-            for table, rows in scene_rows(drive, name, events).items():
+    _check(version, drives, names, jobs, jpeg_quality)
+    splits: dict[str, list[str]] = {}
+    for drive, name in zip(drives, names, strict=True):
+        splits.setdefault(split_of(drive.seed), []).append(name)
+    with new_folder(root) as partial:
+        scenes = [
+            _Scene(drive, name, partial, sweeps, lidar_sweeps, jpeg_quality)
+            for drive, name in zip(drives, names, strict=True)
+        ]
+        parts = [(scene, k) for scene in scenes for k in range(scene.parts)]
+        done = map(_write_part, parts) if jobs == 1 else in_order(_write_part, parts, jobs=jobs, name=_name)
+        tables: Tables = {name: [] for name in TABLE_NAMES} | shared_rows(drives[0].config)
+        for rows_of in tqdm(done, total=len(parts), desc="SynthScenes", unit="part", disable=not progress):
+            for table, rows in rows_of.items():
                 tables[table] += rows
-            everything = sorted((e for channel in events.values() for e in channel), key=lambda e: e.stamp)
-            source = (drive.seed, drive.config, drive.duration_s)
-            tasks += [(source, everything[k : k + _CHUNK]) for k in range(0, len(everything), _CHUNK)]
-            _write_bytes(partial / map_filename(drive, name), _map_mask(drive))
-        splits: dict[str, list[str]] = {}
-        for drive, name in zip(drives, names, strict=True):
-            splits.setdefault(split_of(drive.seed), []).append(name)
         _write_tables(partial / version, tables, splits)
-        _write_files(partial, tasks, jpeg_quality, jobs, progress=progress)
     _logger.info("%s: %d scenes written", root, len(drives))
+    return len(tables["sample"])
 
 
-_Source = tuple[int, SynthConfig, float]
-
-
-def _check(root: Path, version: str, drives: Sequence[Drive], names: Sequence[str], jobs: int, quality: int) -> None:
-    if root.exists():
-        raise SynthError(f"{root} exists already, not overwriting; remove it or name another folder")
+def _check(version: str, drives: Sequence[DriveKey], names: Sequence[str], jobs: int, quality: int) -> None:
     if not version or version != Path(version).name or version in ("samples", "sweeps", "maps"):
         raise SynthError(f"version: expected the name of a folder, such as v1.0-mini, got '{version}'")
     if not drives:
         raise SynthError("drives: expected at least one, got none")
+    for drive in drives:
+        check_drive(drive)
     if len(names) != len(drives) or len(set(names)) != len(names):
         raise SynthError(f"scene names: expected {len(drives)} different ones, got {', '.join(names)}")
     if jobs < 1:
@@ -114,72 +115,62 @@ def _check(root: Path, version: str, drives: Sequence[Drive], names: Sequence[st
         raise SynthError(f"JPEG quality: expected 1 to 100, got {quality}")
 
 
-@contextmanager
-def _complete_or_nothing(root: Path) -> Iterator[Path]:
-    """A folder beside ``root`` that takes its name on success and vanishes on failure."""
-    partial = root.with_name(f".{root.name}.partial")
-    if partial.exists():  # left by a killed run
-        shutil.rmtree(partial)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise SynthError(f"{root}: cannot be created: {error.strerror}") from None
-    try:
-        yield partial
-        partial.rename(root)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
 def _write_tables(folder: Path, tables: Tables, splits: dict[str, list[str]]) -> None:
     for table, rows in tables.items():
         _write_bytes(folder / f"{table}.json", msgspec.json.encode(rows))
     _write_bytes(folder / "splits.json", msgspec.json.encode(splits))
 
 
-def _write_files(
-    root: Path, tasks: Sequence[tuple[_Source, list[Event]]], quality: int, jobs: int, *, progress: bool
-) -> None:
-    total = sum(len(events) for _, events in tasks)
-    with tqdm(total=total, desc="SynthScenes", unit="file", disable=not progress) as bar:
-        if jobs == 1:
-            for source, events in tasks:
-                bar.update(_simulate(root, source, events, quality))
-            return
-        context = multiprocessing.get_context("forkserver")
-        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-            futures = [pool.submit(_simulate, root, source, events, quality) for source, events in tasks]
-            try:
-                for future in futures:
-                    bar.update(future.result())
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+class _Scene(NamedTuple):
+    """A drive and how to write it below ``root``."""
+
+    drive: DriveKey
+    name: str
+    root: Path
+    sweeps: bool
+    lidar_sweeps: bool
+    jpeg_quality: int
+
+    @property
+    def parts(self) -> int:
+        """In how many its files are written."""
+        return math.ceil(self.drive.duration_s / _PART_S)
+
+
+def _name(part: tuple[_Scene, int]) -> str:
+    return part[0].name
 
 
 @lru_cache(maxsize=2)
-def _drive(source: _Source) -> Drive:
-    seed, config, duration_s = source
-    return make_drive(seed, config, duration_s)
+def _drive(key: DriveKey) -> Drive:
+    return make_drive(*key)
 
 
-def _simulate(root: Path, source: _Source, events: Sequence[Event], quality: int) -> int:
-    """Write the files of some events; returns how many."""
+def _write_part(part: tuple[_Scene, int]) -> Tables:
+    """Write the files of the k-th part of a scene; with the first come its rows and its map."""
     cv2.setNumThreads(1)  # processes share the work already
-    drive = _drive(source)
+    scene, k = part
+    drive = _drive(scene.drive)
+    by_channel = scene_events(drive, scene.name, sweeps=scene.sweeps, lidar_sweeps=scene.lidar_sweeps)
+    events = sorted((e for channel in by_channel.values() for e in channel), key=lambda e: e.stamp)
+    first, last = (len(events) * i // scene.parts for i in (k, k + 1))
+    for event in events[first:last]:
+        _write_bytes(scene.root / event.filename, _measured(drive, event, scene.jpeg_quality))
+    if k > 0:
+        return {}
+    _write_bytes(scene.root / map_filename(drive, scene.name), _map_mask(drive))
+    return scene_rows(drive, scene.name, by_channel)
+
+
+def _measured(drive: Drive, event: Event, quality: int) -> bytes:
+    """The file of an event."""
     cameras = {c.name: c for c in drive.config.cameras}
     radars = {r.name: r for r in drive.config.radars}
-    for event in events:
-        if event.channel in cameras:
-            image = render(drive, cameras[event.channel], event.stamp, drive.config.image_size())
-            content = _jpeg(image, quality)
-        elif event.channel in radars:
-            content = radar_pcd_bytes(radar_sweep(drive, radars[event.channel], event.stamp).points)
-        else:
-            content = lidar_sweep(drive, event.stamp).points.tobytes()
-        _write_bytes(root / event.filename, content)
-    return len(events)
+    if event.channel in cameras:
+        return _jpeg(render(drive, cameras[event.channel], event.stamp, drive.config.image_size()), quality)
+    if event.channel in radars:
+        return radar_pcd_bytes(radar_sweep(drive, radars[event.channel], event.stamp).points)
+    return lidar_sweep(drive, event.stamp).points.tobytes()
 
 
 def _jpeg(image: NDArray[np.uint8], quality: int) -> bytes:

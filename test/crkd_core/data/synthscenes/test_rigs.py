@@ -9,7 +9,7 @@ from crkd_core.data.nuscenes import load_index
 from crkd_core.data.synthscenes.config import SynthConfig, camera_intrinsics
 from crkd_core.data.synthscenes.frames import frame_at
 from crkd_core.data.synthscenes.rigs import RigError, with_rig
-from crkd_core.data.synthscenes.world import make_drive
+from crkd_core.data.synthscenes.world import DriveKey, make_drive
 from crkd_core.data.synthscenes.writer import write_nuscenes
 
 _SHIPPED = Path(__file__).parents[4] / "config" / "rigs" / "shuttle.yaml"
@@ -47,7 +47,7 @@ def test_intrinsics_scale_with_the_sensor_of_the_rig():
 def test_a_data_set_of_the_rig_is_indexed_with_all_its_sensors(tmp_path: Path):
     config = with_rig(SynthConfig(image_width=96, lidar_columns=90), _SHIPPED)
     root = tmp_path / "set"
-    write_nuscenes(root, [make_drive(9002, config, duration_s=1.0)], progress=False)
+    write_nuscenes(root, [DriveKey(9002, config, duration_s=1.0)], progress=False)
     index = load_index(root, "v1.0-mini", cache=tmp_path / "cache")
     expected = {c.name for c in config.cameras} | {r.name for r in config.radars} | {"LIDAR_TOP"}
     assert set(index.channels(index.scene("scene-9002"))) == expected
@@ -58,12 +58,13 @@ def test_a_data_set_of_the_rig_is_indexed_with_all_its_sensors(tmp_path: Path):
 def test_a_rig_of_one_kind_of_sensor_is_simulated_written_and_indexed(tmp_path: Path, kind: str):
     both = with_rig(SynthConfig(image_width=96, lidar_columns=90), _SHIPPED)
     config = msgspec.structs.replace(both, **{"radars" if kind == "cameras" else "cameras": ()})
-    drive = make_drive(9002, config, duration_s=1.0)
+    key = DriveKey(9002, config, duration_s=1.0)
+    drive = make_drive(*key)
     frame = frame_at(drive, drive.start_ns, sweeps=2)
     names = {mount.name for mount in getattr(config, kind)}
     assert {*frame.frame.cameras, *frame.frame.radars} == names
     assert frame.num_points.max() > 20  # of the LiDAR
-    write_nuscenes(tmp_path / "set", [drive], progress=False)
+    write_nuscenes(tmp_path / "set", [key], progress=False)
     index = load_index(tmp_path / "set", "v1.0-mini")
     assert set(index.channels(index.scene("scene-9002"))) == names | {"LIDAR_TOP"}
     assert len(index.complete_samples()) == 2

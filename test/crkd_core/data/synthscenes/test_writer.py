@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -6,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
+from crkd_core.data.errors import DataError
 from crkd_core.data.radar_pcd import read_lidar_bin, read_radar_pcd
-from crkd_core.data.synthscenes import SynthConfig, frame_at, keyframe_stamps, make_drive
+from crkd_core.data.synthscenes import DriveKey, SynthConfig, frame_at, keyframe_stamps, make_drive
 from crkd_core.data.synthscenes.tables import scene_events
 from crkd_core.data.synthscenes.world import Drive, SynthError
 from crkd_core.data.synthscenes.writer import write_nuscenes
@@ -16,15 +18,18 @@ from crkd_core.types import DETECTION_CLASSES, RADAR_DTYPE, Boxes3D
 _CONFIG = SynthConfig(image_width=128)
 
 
+_KEY = DriveKey(9001, _CONFIG, duration_s=1.0)
+
+
 @pytest.fixture(scope="module")
 def drive():
-    return make_drive(9001, _CONFIG, duration_s=1.0)
+    return make_drive(*_KEY)
 
 
 @pytest.fixture(scope="module")
-def root(drive: Drive, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("synth") / "set"
-    write_nuscenes(root, [drive], progress=False)
+    write_nuscenes(root, [_KEY], progress=False)
     return root
 
 
@@ -168,9 +173,13 @@ def test_categories_and_split_name_what_is_there(root: Path):
     assert {row["visibility_token"] for row in _table(root, "sample_annotation")} <= {"1", "2", "3", "4"}
 
 
-def test_the_same_seed_writes_the_same_bytes_whatever_the_number_of_processes(root: Path, tmp_path: Path):
+def test_the_same_seed_writes_the_same_bytes_whatever_the_number_of_processes(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # The processes do all of the work: this one makes no drive.
+    monkeypatch.setattr("crkd_core.data.synthscenes.writer.make_drive", None)
     again = tmp_path / "again"
-    write_nuscenes(again, [make_drive(9001, _CONFIG, duration_s=1.0)], jobs=2, progress=False)
+    write_nuscenes(again, [_KEY], jobs=2, progress=False)
     files = sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(again) for p in again.rglob("*") if p.is_file())
     for file in files:
@@ -178,7 +187,7 @@ def test_the_same_seed_writes_the_same_bytes_whatever_the_number_of_processes(ro
 
 
 def test_key_frames_alone_and_several_scenes(tmp_path: Path):
-    drives = [make_drive(seed, _CONFIG, duration_s=0.5) for seed in (1, 2)]
+    drives = [DriveKey(seed, _CONFIG, duration_s=0.5) for seed in (1, 2)]
     write_nuscenes(tmp_path / "set", drives, sweeps=False, scene_names=["scene-a", "scene-b"], progress=False)
     assert not (tmp_path / "set" / "sweeps").exists()
     assert [s["name"] for s in _table(tmp_path / "set", "scene")] == ["scene-a", "scene-b"]
@@ -204,25 +213,25 @@ def test_a_scene_says_its_light_and_weather(root: Path, drive: Drive):
 
 def test_scenes_of_training_and_of_evaluation_seeds_are_in_splits_of_their_own(tmp_path: Path):
     config = SynthConfig(image_width=64, lidar_columns=90, supersampling=1)
-    drives = [make_drive(seed, config, duration_s=0.5) for seed in (8999, 9000)]
+    drives = [DriveKey(seed, config, duration_s=0.5) for seed in (8999, 9000)]
     write_nuscenes(tmp_path / "set", drives, sweeps=False, progress=False)
     splits = json.loads((tmp_path / "set" / "v1.0-mini" / "splits.json").read_text())
     assert splits == {"synth_train": ["scene-8999"], "synth_val": ["scene-9000"]}
 
 
-def test_a_failed_run_leaves_nothing(tmp_path: Path, drive: Drive, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def broken(*_args: object) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
-    monkeypatch.setattr("crkd_core.data.synthscenes.writer._simulate", broken)
-    with pytest.raises(OSError, match="disk full"):
-        write_nuscenes(tmp_path / "set", [drive], progress=False)
+    monkeypatch.setattr("crkd_core.data.synthscenes.writer.render", broken)
+    with pytest.raises(DataError, match="set: cannot be written: disk full"):
+        write_nuscenes(tmp_path / "set", [_KEY], progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_folder_is_not_overwritten(tmp_path: Path, drive: Drive):
-    with pytest.raises(SynthError, match="exists already, not overwriting"):
-        write_nuscenes(tmp_path, [drive], progress=False)
+def test_an_existing_folder_is_not_overwritten(tmp_path: Path):
+    with pytest.raises(DataError, match="exists already; remove it"):
+        write_nuscenes(tmp_path, [_KEY], progress=False)
 
 
 @pytest.mark.parametrize(
@@ -233,9 +242,9 @@ def test_an_existing_folder_is_not_overwritten(tmp_path: Path, drive: Drive):
         ({"jpeg_quality": 0}, "JPEG quality"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused(tmp_path: Path, drive: Drive, arguments: Any, message: str):
+def test_arguments_that_do_not_fit_are_refused(tmp_path: Path, arguments: Any, message: str):
     with pytest.raises(SynthError, match=message):
-        write_nuscenes(tmp_path / "set", [drive], progress=False, **arguments)
+        write_nuscenes(tmp_path / "set", [_KEY], progress=False, **arguments)
 
 
 def test_no_file_lacks_its_row_and_no_row_its_file(root: Path):
