@@ -15,6 +15,7 @@ from pathlib import Path
 from crkd_core.cli import ArgumentParser, UserError, run
 from crkd_core.data.packed import PackedFrames, pack_simulated
 from crkd_core.data.simulated import simulated_keys
+from crkd_core.data.synthscenes.config import check_image_width
 from crkd_core.data.synthscenes.shards import parse_seeds
 
 
@@ -44,6 +45,8 @@ def main() -> int:
     for name, bound in least.items():
         if getattr(args, name) < bound:
             raise UserError(f"--{name.replace('_', '-')}: expected {bound} or more, got {getattr(args, name)}")
+    if args.image_width > 0:
+        check_image_width(args.image_width)
     seeds = parse_seeds(args.seeds)
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds: expected each once, got {' '.join(args.seeds)}")

@@ -32,7 +32,7 @@ from crkd_core.data.dataset import FrameSource, TrainingSet
 from crkd_core.data.frames import NuScenesFrames
 from crkd_core.data.packed import PackedFrames
 from crkd_core.data.simulated import prerendered, simulated_keys
-from crkd_core.data.synthscenes.config import SynthConfig, check_training_seeds
+from crkd_core.data.synthscenes.config import SynthConfig, check_image_width, check_training_seeds
 from crkd_core.distillation.distiller import Distiller
 from crkd_core.runtime.checkpoint import save_checkpoint
 from crkd_core.training.ceiling import ceiling
@@ -225,10 +225,11 @@ def check_options(args: argparse.Namespace) -> None:
         raise UserError("--prepared and --image-cache belong to --dataroot; simulated images are small already")
     if args.save_every < 1 or args.log_every < 1:
         raise UserError(f"--save-every, --log-every: expected 1 or more, got {args.save_every}, {args.log_every}")
-    if args.synthscenes < 0 or args.frames_per_drive < 1 or args.workers < 0 or args.image_width < 64:
+    check_image_width(args.image_width)
+    if args.synthscenes < 0 or args.frames_per_drive < 1 or args.workers < 0:
         raise UserError(
-            "expected --synthscenes and --workers of 0 or more, --frames-per-drive of 1 or more, --image-width of 64 "
-            f"or more; got {args.synthscenes}, {args.workers}, {args.frames_per_drive}, {args.image_width}"
+            "expected --synthscenes and --workers of 0 or more, --frames-per-drive of 1 or more; "
+            f"got {args.synthscenes}, {args.workers}, {args.frames_per_drive}"
         )
     evaluates = args.evaluate_scenes is not None or args.evaluate_split is not None
     if args.evaluate_every < 0 or (args.evaluate_every and not evaluates):

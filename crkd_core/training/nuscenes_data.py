@@ -13,6 +13,8 @@ from crkd_core.data.frames import NuScenesFrames, channels_read, read_samples
 from crkd_core.data.image_cache import ImageCache
 from crkd_core.data.lidar_database import LidarDatabase, open_database
 from crkd_core.data.nuscenes import NuScenesIndex, Scene, load_index
+from crkd_core.data.packed import PackedFrames
+from crkd_core.data.synthscenes.config import SynthConfig
 from crkd_core.training.ground_truth import scenes_of_split
 
 
@@ -101,6 +103,9 @@ def nuscenes_frames(
 
 def remarks(frames: FrameSource) -> list[str]:
     """What one should know of a data set before training on it: lines to print."""
+    if isinstance(frames, PackedFrames):
+        packed, now = frames.contents.synthscenes, SynthConfig().config_hash()
+        return [] if packed == now else [f"warning: frames packed by simulator {packed}, the present one is {now}"]
     if not isinstance(frames, NuScenesFrames):
         return []
     rebuilt = frames.index.rebuilt

@@ -35,8 +35,23 @@ def test_a_run_reads_packed_frames_and_names_the_simulator(
     recipe.write_text(yaml.safe_dump(recipe_to_dict(micro_recipe(steps=1, batch_size=2))))
     how = ["--frames", tmp_path / "frames", "--out", tmp_path / "run", "--workers", "0", "--precision", "fp32"]
     assert main(monkeypatch, "train.py", recipe, *how) == 0
-    assert "micro: 2 samples, 1 steps of 2" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "micro: 2 samples, 1 steps of 2" in said
+    assert "warning" not in said
     assert load_checkpoint(tmp_path / "run" / "model")[1].provenance["synthscenes"] == SynthConfig().config_hash()
+
+
+def test_frames_of_another_simulator_are_trained_on_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    what = ["--frames-per-drive", "1", "--image-width", "96", "--jobs", "1"]
+    assert main(monkeypatch, "pack_synthscenes.py", "--seeds", "1", *what, "--out", tmp_path / "frames") == 0
+    contents, now = tmp_path / "frames" / "frames.json", SynthConfig().config_hash()
+    contents.write_text(contents.read_text().replace(now, "6bc32e1bbf7ab3b9"))
+    data = ["--frames", tmp_path / "frames", "--out", tmp_path / "run", "--dry-run"]
+    assert main(monkeypatch, "train.py", "student_tiny", *data) == 0
+    warning = f"warning: frames packed by simulator 6bc32e1bbf7ab3b9, the present one is {now}"
+    assert warning in capsys.readouterr().out.splitlines()
 
 
 def test_packed_drives_for_evaluation_are_not_trained_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -49,6 +64,10 @@ def test_packed_drives_for_evaluation_are_not_trained_on(monkeypatch: pytest.Mon
 def test_numbers_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     with pytest.raises(UserError, match="--jobs: expected 1 or more, got 0"):
         main(monkeypatch, "pack_synthscenes.py", "--seeds", "1", "--jobs", "0", "--out", tmp_path / "frames")
+    with pytest.raises(UserError, match="--image-width: expected 64 to 4096 pixels, got 100000"):
+        main(
+            monkeypatch, "pack_synthscenes.py", "--seeds", "1", "--image-width", "100000", "--out", tmp_path / "frames"
+        )
     with pytest.raises(UserError, match="--seeds: expected numbers or ranges"):
         main(monkeypatch, "pack_synthscenes.py", "--seeds", "one", "--out", tmp_path / "frames")
     with pytest.raises(UserError, match="--seeds: expected each once, got 0:3 2"):

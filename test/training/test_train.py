@@ -177,7 +177,7 @@ def test_an_unknown_scene_is_named_with_those_there(call: Call, recipe: Path, da
     [
         (["--set", "train.steps=[1"], "not readable as YAML"),
         (["--frames-per-drive", "0"], "--frames-per-drive of 1 or more"),
-        (["--image-width", "1"], "--image-width of 64 or more"),
+        (["--image-width", "1"], "--image-width: expected 64 to 4096 pixels, got 1"),
         (["--max-minutes", "nan"], "expected a number"),
     ],
 )
