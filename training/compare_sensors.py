@@ -109,8 +109,8 @@ def page(arms: list[Arm], scores: Scores, truth: dict[str, SampleTruth]) -> str:
     drives = len({sample.scene for sample in truth.values()})
     return f"""# What each sensor contributes
 
-The same small detector with different sensors, trained alike on the same simulated drives, scored with the official
-nuScenes metric on {len(truth)} key frames of {drives} other drives. SynthScenes is a simulator: the figures show what
+The same small detector with different sensors, trained on the same simulated drives (how: see the end), scored with the
+official nuScenes metric on {len(truth)} key frames of {drives} other drives. SynthScenes is a simulator: the figures show what
 its sensors can tell under its conditions, not what real ones do.
 
 ![mAP and NDS by condition and range](sensors.png)
