@@ -48,7 +48,7 @@ def _arguments() -> argparse.Namespace:
     world = parser.add_argument_group("what is simulated")
     world.add_argument("--rig", type=Path, metavar="FILE", help="cameras, radars, mountings; see config/rigs/")
     width = SynthConfig().image_width
-    world.add_argument("--image-width", type=int, default=width, help=f"pixels (default: {width})")
+    world.add_argument("--image-width", type=int, default=width, help=f"64 to 4096 pixels (default: {width})")
     world.add_argument("--light", choices=["day", "dusk", "night"], help="of every drive (default: drawn per drive)")
     world.add_argument("--rain", type=cli.finite, metavar="MM/H", help="in every drive, 0: dry (default: drawn)")
     world.add_argument("--visibility", type=cli.finite, metavar="M", help="in every drive's dry air (default: drawn)")
