@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,7 +19,7 @@ from crkd_core.data.errors import DataError
 AHEAD = 2
 """Parts handed out for each process, the one it works on among them: what bounds the results that wait for a turn."""
 
-SHOWN = 12
+SHOWN = 6
 """Items named when a process has died."""
 
 ItemT = TypeVar("ItemT")
@@ -49,7 +51,7 @@ def in_order(
     processes: set[BaseProcess] = set()
     context = multiprocessing.get_context("spawn")
     jobs = max(1, min(jobs, -(-len(items) // part)))
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin) as pool:
         try:
             for first in range(0, len(items), part):
                 if len(waiting) == AHEAD * jobs:
@@ -71,6 +73,20 @@ def in_order(
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _begin() -> None:
+    """Set up a process of the pool."""
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A process of Python's pool would wait for work forever if the one that started it were killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _all(work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 from signal import SIGCHLD, SIGKILL, raise_signal
 from typing import Any
 
@@ -47,9 +51,23 @@ def test_a_process_that_is_killed_ends_the_work_and_what_it_did_is_named() -> No
     assert isinstance(raised.value, DataError)
 
 
+@pytest.mark.timeout(60)
+def test_processes_end_with_the_one_that_started_them() -> None:
+    code = (
+        "import os; from crkd_core.data.parallel import in_order\n"
+        "for pid in in_order(os.readlink, ['/proc/self'] * 10**6, jobs=1):\n"
+        "    print(pid, flush=True); os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == -SIGKILL
+    status = Path("/proc", done.stdout.strip(), "status")
+    while status.exists() and "(zombie)" not in status.read_text():
+        time.sleep(0.1)
+
+
 def test_many_items_under_way_are_counted() -> None:
     letters = iter("abcdefghijklmnop")
-    with pytest.raises(DataError, match=r"under way: a, b, c, .*, l and 4 more; use"):
+    with pytest.raises(DataError, match=r"under way: a, b, c, d, e, f and 10 more; use"):
         list(in_order(raise_signal, [SIGKILL] * 20, jobs=1, part=16, name=lambda _: next(letters)))
 
 
