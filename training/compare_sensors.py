@@ -110,8 +110,8 @@ def page(arms: list[Arm], scores: Scores, truth: dict[str, SampleTruth]) -> str:
     return f"""# What each sensor contributes
 
 The same small detector with different sensors, trained on the same simulated drives (how: see the end), scored with the
-official nuScenes metric on {len(truth)} key frames of {drives} other drives. SynthScenes is a simulator: the figures show what
-its sensors can tell under its conditions, not what real ones do.
+official nuScenes metric on {len(truth)} key frames of {drives} other drives. SynthScenes is a simulator: the figures
+show what its sensors can tell under its conditions, not what real ones do.
 
 ![mAP and NDS by condition and range](sensors.png)
 
