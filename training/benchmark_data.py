@@ -51,8 +51,7 @@ from crkd_core.training.nuscenes_data import Prepared, nuscenes_frames, objects_
 MB = 1e6  # bytes
 INDEX_FILE = "index.npz"
 TIMED_SAMPLES = 36
-READINGS = 20
-"""Of memory in an epoch."""
+READINGS = 20  # of memory in an epoch
 MEMORY_EPOCHS = 4
 """At least so many tell whether memory grows: the first is warm-up, a line with an error takes three points."""
 
