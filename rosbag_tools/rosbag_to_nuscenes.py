@@ -7,9 +7,7 @@ nuscenes_to_rosbag gives its annotations back, tokens and all.
 from __future__ import annotations
 
 import argparse
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +15,7 @@ import msgspec
 import numpy as np
 
 from crkd_core.cli import ArgumentParser, UserError, finite, run
+from crkd_core.data.new_folder import new_folder
 from crkd_core.geometry.transforms import transform, yaw_rotation
 from rosbag_tools.bag_drive import ToNuScenesError, WayBack, Written, write_drive, write_file
 from rosbag_tools.bag_tables import tables_of
@@ -36,15 +35,14 @@ def rosbag_to_nuscenes(
         progress: show a bar for each bag.
 
     Raises:
-        ToNuScenesError: ``root`` exists or cannot be written, or a bag that lacks something.
+        DataError: ``root`` exists or cannot be written.
+        ToNuScenesError: a bag that lacks something.
         RecordingError, BagError, ConversionError: a bag that lacks something, or is damaged.
     """
     way = way or WayBack()
-    if root.exists():
-        raise ToNuScenesError(f"{root}: exists already, not overwriting; remove it or name another folder")
     if way.name is not None and len(bags) > 1:
         raise ToNuScenesError(f"--name: one name for {len(bags)} bags; leave it out, scenes are then named like bags")
-    with _complete_or_nothing(root) as partial:
+    with new_folder(root) as partial:
         drives, written = [], []
         for path in bags:
             with open_bag(path) as bag:
@@ -56,20 +54,6 @@ def rosbag_to_nuscenes(
         splits = {"recorded": [one.name for one in written]}
         write_file(partial / version / "splits.json", msgspec.json.encode(splits))
     return written
-
-
-@contextmanager
-def _complete_or_nothing(root: Path) -> Iterator[Path]:
-    partial = root.with_name(f".{root.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(root)
-    except OSError as error:
-        raise ToNuScenesError(f"{root}: cannot be written: {error.strerror or error}; nothing of it is kept") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 # ------------------------------------------------------------------------------------------------------ command line

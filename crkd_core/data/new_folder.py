@@ -26,6 +26,6 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield partial
         partial.rename(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from error
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}; nothing of it is kept") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
