@@ -147,7 +147,7 @@ def test_a_killed_process_ends_the_packing_and_nothing_is_left(tmp_path: Path):
 
 def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"file/frames: cannot be written: Not a directory$"):
+    with pytest.raises(DataError, match=r"file/frames: cannot be written: Not a directory; nothing of it is kept$"):
         pack_simulated(tmp_path / "file" / "frames", KEYS, image_width=0, radar_sweeps=1, lidar_sweeps=range(0), jobs=1)
 
 
