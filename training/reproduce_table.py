@@ -40,8 +40,8 @@ from crkd_core.training.evaluation import evaluate
 from crkd_core.training.ground_truth import load_devkit, truth_from_nuscenes
 from crkd_core.training.jobs import Job, run_jobs
 from crkd_core.training.study import ARMS, SeededArm, seeded
-from crkd_core.training.study_report import calls, note_call, read_rows, study_page, study_picture, write_json
-from crkd_core.training.submission import read_submission
+from crkd_core.training.study_report import calls, note_call, read_rows, study_page, study_picture
+from crkd_core.training.submission import read_submission, write_json
 
 SCRIPTS = Path(__file__).resolve().parent
 FRAMES, EVALUATION, EVALUATION_VERSION = "frames", "evaluation", "v1.0-mini"
@@ -288,7 +288,7 @@ def arm_finish(folder: Path, arm: SeededArm) -> Callable[[], None]:
             **known,
             "command": known["command"].removesuffix(" --resume"),  # which is not how to run it again
         }
-        write_json(folder / "arm.json", facts)
+        write_json(folder / "arm.json", facts, indent=1)
 
     return finish
 

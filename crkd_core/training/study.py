@@ -60,45 +60,23 @@ def _undone(name: str, words: str, *changes: str) -> Arm:
     return Arm(name, words, "crkd", "correction", changes, "crkd", _PAIR)
 
 
+def _released(key: str, words: str, *besides: str) -> Arm:
+    return _undone(f"released_{key.rpartition('.')[2]}", words, f"{key}=released", *besides)
+
+
 _CORRECTIONS = (
-    _undone(
-        "released_masks",
-        "masks of three corners, growth along the wrong axes",
-        "distillation.features.masks=released",
-    ),
-    _undone(
-        "released_objectness",
-        "class logits averaged before the sigmoid",
-        "distillation.radar.objectness=released",
-    ),
-    _undone(
-        "released_balance",
-        "cells without an object count like those with one, each for itself",
-        "distillation.radar.balance=released",
-    ),
-    _undone(
-        "released_affinity",
+    _released("distillation.features.masks", "masks of three corners, growth along the wrong axes"),
+    _released("distillation.radar.objectness", "class logits averaged before the sigmoid"),
+    _released("distillation.radar.balance", "cells without an object count like those with one, each for itself"),
+    _released(
+        "distillation.relation.affinity",
         "inner products in place of cosines, with their weight",
-        "distillation.relation.affinity=released",
         "distillation.relation.weight=0.25",
     ),
-    _undone(
-        "released_batch_division",
-        "means divided by the batch size once more",
-        "distillation.batch_division=released",
-    ),
-    _undone(
-        "released_teacher_statistics",
-        "the teacher's norms use the batch",
-        "distillation.teacher_statistics=released",
-    ),
-    _undone(
-        "released_radar_velocity",
-        "radar augmentation turns the wrong features",
-        "bev_augment.radar_velocity=released",
-    ),
+    _released("distillation.batch_division", "means divided by the batch size once more"),
+    _released("distillation.teacher_statistics", "the teacher's norms use the batch"),
+    _released("bev_augment.radar_velocity", "radar augmentation turns the wrong features"),
 )
-
 
 ARMS = (
     Arm("teacher", "camera + LiDAR", "teacher", "table"),

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from crkd_core.training.metrics import Metrics
 from crkd_core.training.report import markdown_table
 from crkd_core.training.study import ARMS, CONTROL, Arm
+from crkd_core.training.submission import write_json
 
 ORDER = ("teacher", "crkd", "student", "baseline")
 """The paper's order by NDS."""
@@ -58,7 +59,7 @@ def note_call(out: Path, call: str, data: Sequence[str]) -> None:
     """Notes in a folder of a study what was called, beside what was called before, and what simulated its data."""
     before = calls(out)
     made = [*(before["calls"] if before else []), call]
-    write_json(out / STUDY, {"calls": list(dict.fromkeys(made)), "data": list(data)})
+    write_json(out / STUDY, {"calls": list(dict.fromkeys(made)), "data": list(data)}, indent=1)
 
 
 def calls(out: Path) -> dict[str, list[str]] | None:
@@ -66,13 +67,6 @@ def calls(out: Path) -> dict[str, list[str]] | None:
     path = out / STUDY
     noted: dict[str, list[str]] | None = json.loads(path.read_text()) if path.exists() else None
     return noted
-
-
-def write_json(path: Path, content: object) -> None:
-    """The file appears under its name when it is whole."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
 
 
 def study_page(

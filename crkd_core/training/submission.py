@@ -137,8 +137,13 @@ def write_submission(
         "use_external": use_external,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"meta": meta, "results": dict(results)})
+
+
+def write_json(path: Path, content: object, *, indent: int | None = None) -> None:
+    """Write a JSON file; it appears under its name when it is whole."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps({"meta": meta, "results": dict(results)}) + "\n")
+    partial.write_text(json.dumps(content, indent=indent) + "\n")
     partial.replace(path)
 
 

@@ -142,16 +142,17 @@ def _name(part: tuple[_Scene, int]) -> str:
 
 
 @lru_cache(maxsize=2)
-def _drive(key: DriveKey) -> Drive:
-    return make_drive(*key)
+def _opened(scene: _Scene) -> tuple[Drive, dict[str, list[Event]]]:
+    """The drive of a scene and what is measured in it, by channel."""
+    drive = make_drive(*scene.drive)
+    return drive, scene_events(drive, scene.name, sweeps=scene.sweeps, lidar_sweeps=scene.lidar_sweeps)
 
 
 def _write_part(part: tuple[_Scene, int]) -> Tables:
     """Write the files of the k-th part of a scene; with the first come its rows and its map."""
     cv2.setNumThreads(1)  # processes share the work already
     scene, k = part
-    drive = _drive(scene.drive)
-    by_channel = scene_events(drive, scene.name, sweeps=scene.sweeps, lidar_sweeps=scene.lidar_sweeps)
+    drive, by_channel = _opened(scene)
     events = sorted((e for channel in by_channel.values() for e in channel), key=lambda e: e.stamp)
     first, last = (len(events) * i // scene.parts for i in (k, k + 1))
     for event in events[first:last]:
