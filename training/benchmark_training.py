@@ -199,7 +199,7 @@ class Steps:
         self.module = DetectionTraining(recipe, TrainingOptions(out=Path()), distiller=distiller)
         self.module.to(own_device()).train()
         if distiller is not None:
-            distiller.teacher.to(own_device())
+            distiller.onto(own_device(), TYPES[precision])
         self.batch = batch.to(own_device())
         self.optimizer = self.module.configure_optimizers()["optimizer"]
         self.lower = TYPES[precision]

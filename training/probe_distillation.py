@@ -66,7 +66,7 @@ def main() -> int:
     if args.student is not None:
         start_from(module.model, load_checkpoint(args.student)[0].state_dict())
     module.to(own_device()).train()
-    distiller.teacher.to(own_device())
+    distiller.onto(own_device(), torch.bfloat16 if torch.cuda.is_available() else torch.float32)
     schedule = module.configure_optimizers()
     samples = TrainingSet(frames, recipe, seed=args.seed, teacher=teacher.recipe.model.lidar)
     batches = (batch.to(own_device()) for batch in training_loader(samples, recipe, options, start_step=0))

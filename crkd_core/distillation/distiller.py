@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crkd_core.config import DistillationConfig, Recipe, RecipeError
 from crkd_core.distillation.features import feature_loss, object_mask
@@ -13,7 +13,7 @@ from crkd_core.distillation.radar import radar_loss
 from crkd_core.distillation.relation import RelationAdapters, relation_loss, resized_maps
 from crkd_core.distillation.response import response_loss
 from crkd_core.models.detector import FusionDetector, FusionOutput
-from crkd_core.models.folding import folded
+from crkd_core.models.folding import folded, fused
 from crkd_core.types import NetworkInput
 
 RELEASED_BATCH = 2
@@ -54,6 +54,25 @@ class Distiller:
     def teaches(self) -> bool:
         """Whether there is a need to ask the teacher."""
         return any_loss(self.config)
+
+    def onto(self, device: torch.device | str, dtype: torch.dtype) -> None:
+        """Move the teacher to the device on which it is asked.
+
+        Where that is a GPU and the teacher's norms are folded, its convolutions take their ReLU with them, and weights
+        that autocast would convert at every step are stored as it wants them.
+
+        Args:
+            device: of the batches.
+            dtype: that autocast computes in; float32: there is none.
+        """
+        teacher = self.teacher.to(device)
+        if torch.device(device).type != "cuda" or dtype == torch.float32 or teacher.training:
+            return
+        parts: list[nn.Module] = [fused(teacher.fuser), fused(teacher.decoder), teacher.head]
+        if teacher.camera is not None:
+            parts += [fused(teacher.camera.backbone), fused(teacher.camera.neck)]
+        for part in parts:
+            part.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def adapters(self) -> RelationAdapters | None:
         """Fresh adapters for the student's fused map, to be trained with it; None where RelD is off."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crkd_core.config import HeadConfig
+from crkd_core.models.branches import can_join, joined_branches
 from crkd_core.models.necks import ConvNormReLU
 from crkd_core.types import DETECTION_CLASSES
 
@@ -130,7 +131,10 @@ class CenterHead(nn.Module):
 
 
 class TaskHead(nn.ModuleDict):
-    """The branches of one task by the name of their map: two 3x3 convolutions each."""
+    """The branches of one task by the name of their map: two 3x3 convolutions each.
+
+    A GPU computes them beside each other: six branches are many small kernels, each of which has to be asked for.
+    """
 
     def __init__(self, config: HeadConfig, classes: int) -> None:
         branches = OrderedDict()
@@ -144,4 +148,6 @@ class TaskHead(nn.ModuleDict):
 
     def forward(self, shared: Tensor) -> TaskMaps:
         """(B, channels, nx, ny) -> raw maps."""
+        if shared.is_cuda and can_join(self.values()):
+            return TaskMaps(**dict(zip(self, joined_branches(self.values(), shared), strict=True)))
         return TaskMaps(**{name: branch(shared) for name, branch in self.items()})

@@ -225,8 +225,10 @@ def depth_raster(
 
 def _padded(points: Tensor, sample: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
     """(B, most points of a sample, 3) the points by sample, filled up with zeros; (B, ...) bool, which are points."""
-    counts = sample.new_zeros(batch_size).index_add(0, sample, torch.ones_like(sample))
-    slot = torch.arange(len(points), device=points.device) - (counts.cumsum(0) - counts)[sample]
+    # Samples are ascending: their borders are searched for, where counting would queue all points at a few counters.
+    ends = torch.searchsorted(sample, torch.arange(batch_size, device=sample.device), right=True)
+    counts = ends.diff(prepend=ends.new_zeros(1))
+    slot = torch.arange(len(points), device=points.device) - (ends - counts)[sample]
     most = int(counts.max()) if len(points) else 0
     padded = points.new_zeros(batch_size, most, points.shape[1])
     padded[sample, slot] = points

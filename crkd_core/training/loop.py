@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import cv2
 import lightning
 import numpy as np
 import torch
@@ -48,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 EMA_EVERY = 10
 """Steps between two updates of the averaged weights."""
+LOWER = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""What autocast computes in, by Lightning's name of the precision; float32 otherwise."""
 READ_AHEAD = 4
 """Batches that each loading process reads ahead."""
 
@@ -106,7 +109,7 @@ class DetectionTraining(lightning.LightningModule):
     def on_fit_start(self) -> None:
         """The teacher is no part of this module, so it is moved by hand, if it is asked at all."""
         if self._distiller is not None and self._distiller.teaches:
-            self._distiller.teacher.to(self.device)
+            self._distiller.onto(self.device, LOWER.get(self.options.precision, torch.float32))
 
     def on_train_batch_start(self, _batch: TrainingBatch, batch_index: int) -> None:
         """What a step draws at random depends on nothing that was drawn before: a resumed run draws the same."""
@@ -366,15 +369,19 @@ def training_loader(
         sampler=sampler,
         num_workers=options.workers,
         collate_fn=collate_training,
-        worker_init_fn=_leave_signals,
+        worker_init_fn=_begin_loading,
         persistent_workers=options.workers > 0,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=READ_AHEAD if options.workers else None,
     )
 
 
-def _leave_signals(_worker: int) -> None:
-    """In a loading process: signals may go to all processes of a run, but the step in hand still wants its samples."""
+def _begin_loading(_worker: int) -> None:
+    """Set up a loading process.
+
+    Processes share the work already; and signals may go to all of a run, but the step in hand still wants its samples.
+    """
+    cv2.setNumThreads(1)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

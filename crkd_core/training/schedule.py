@@ -32,13 +32,17 @@ def optimizer(
     trained += [] if beside is None else [(f"beside.{name}", p) for name, p in beside.named_parameters()]
     groups = _by_decay([(name, p) for name, p in trained if name not in slow])
     groups += [{**group, "lr": ratio * rate} for group in _by_decay(backbone)]
-    return torch.optim.AdamW(
+    adamw = torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=rate,
         betas=(0.9, 0.999),
         eps=1e-8,
         weight_decay=config.weight_decay,
+        fused=True,
     )
+    # Whoever scales losses is to unscale gradients before they are clipped, and not to leave it to this optimiser.
+    adamw._step_supports_amp_scaling = False  # noqa: SLF001
+    return adamw
 
 
 def _by_decay(named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:

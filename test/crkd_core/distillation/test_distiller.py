@@ -79,6 +79,26 @@ def test_the_teacher_says_what_the_detector_in_eval_mode_says():
     torch.testing.assert_close(found.tasks[0].heatmap, expected.tasks[0].heatmap, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_on_a_gpu_the_teacher_says_it_in_the_precision_of_training(dtype: torch.dtype):
+    recipe = micro_crkd()
+    teacher, inputs = FusionDetector(TEACHER), batch(recipe).inputs
+    for norm in (module for module in teacher.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        norm.bias.data.normal_()
+    with torch.no_grad():
+        expected = teacher.eval()(inputs)
+    distiller = Distiller(teacher, recipe)
+    distiller.onto("cuda", dtype)
+    with torch.autocast("cuda", dtype):
+        found = distiller.taught(inputs.to("cuda"))
+    assert found.fused.dtype == dtype
+    for name in ("heatmap", "codes"):
+        here, there = getattr(found.joined, name).cpu().float(), getattr(expected.joined, name)
+        error, size = (here - there).norm(), there.norm()
+        assert error < 0.1 * size, f"{name}: {error} of {size}"
+
+
 def test_nothing_to_teach_is_known():
     assert not Distiller(FusionDetector(TEACHER), micro_crkd(OFF)).teaches
     assert Distiller(FusionDetector(TEACHER), micro_crkd({**OFF, "radar": {}})).teaches

@@ -75,12 +75,13 @@ def test_a_loss_that_is_not_finite_names_step_loss_and_samples(tmp_path: Path) -
 
 @pytest.mark.parametrize("teaches", [True, False])
 def test_only_a_teacher_that_is_asked_takes_room_on_the_device(tmp_path: Path, teaches: bool) -> None:
-    moved: list[torch.device] = []
-    teacher = SimpleNamespace(to=moved.append)
-    distiller = SimpleNamespace(teacher=teacher, teaches=teaches, adapters=lambda: None, config=DistillationConfig())
+    moved: list[tuple[torch.device, torch.dtype]] = []
+    distiller = SimpleNamespace(
+        onto=lambda *where: moved.append(where), teaches=teaches, adapters=lambda: None, config=DistillationConfig()
+    )
     module = DetectionTraining(micro_recipe(), options(tmp_path), distiller=distiller)  # type: ignore[arg-type]
     module.on_fit_start()
-    assert moved == ([torch.device("cpu")] if teaches else [])
+    assert moved == ([(torch.device("cpu"), torch.float32)] if teaches else [])
 
 
 def test_an_empty_training_set_is_refused(tmp_path: Path) -> None:
