@@ -61,6 +61,6 @@ def _each_its_own(convs: Sequence[nn.Conv2d], x: Tensor) -> Tensor:
     weight = torch.cat([conv.weight for conv in convs])
     outputs = [conv.out_channels for conv in convs]
     own = [[float(i == j) for j in range(len(convs))] for i, count in enumerate(outputs) for _ in range(count)]
-    spread = weight[:, None] * constant(own, x.device)[..., None, None, None]
+    spread = weight[:, None] * constant(own, x.device, weight.dtype)[..., None, None, None]
     bias = torch.cat([conv.bias for conv in convs])  # type: ignore[misc]
     return F.conv2d(x, spread.flatten(1, 2), bias, padding=1)
