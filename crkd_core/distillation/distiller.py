@@ -73,6 +73,8 @@ class Distiller:
             parts += [fused(teacher.camera.backbone), fused(teacher.camera.neck)]
         for part in parts:
             part.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if teacher.lidar is not None:
+            teacher.lidar.encoder.half()  # autocast leaves it alone; of bfloat16 nothing is known in spconv
 
     def adapters(self) -> RelationAdapters | None:
         """Fresh adapters for the student's fused map, to be trained with it; None where RelD is off."""

@@ -77,7 +77,8 @@ class LidarEncoder(nn.Module):
             batch_size: number of samples B.
 
         Returns:
-            (B, out_channels, nx, ny) float32, rows x, columns y; channel ``c * D + d`` is channel c of layer d.
+            (B, out_channels, nx, ny) of the type of the weights, float32 without any voxel; rows x, columns y; channel
+            ``c * D + d`` is channel c of layer d.
         """
         features, coordinates = voxel_means(
             points,
@@ -93,8 +94,9 @@ class LidarEncoder(nn.Module):
         with torch.autocast(points.device.type, enabled=False), _one_thread(points.device):
             if points.device.type == "cpu" and torch.is_grad_enabled():
                 features = _restoring_threads(features, threads)
-            scales = constant([1.0, 1.0, 1.0, 1.0, self.config.age_scale], points.device)
-            volume: Tensor = self.encoder(features * scales, coordinates, self.volume, batch_size)
+            scaled = features * constant([1.0, 1.0, 1.0, 1.0, self.config.age_scale], points.device)
+            dtype = next(self.encoder.parameters()).dtype
+            volume: Tensor = self.encoder(scaled.to(dtype), coordinates, self.volume, batch_size)
             if points.device.type == "cpu" and volume.requires_grad:
                 volume.register_hook(lambda _: torch.set_num_threads(1))
         return volume.permute(0, 1, 4, 2, 3).flatten(1, 2)
