@@ -94,9 +94,13 @@ ARMS = (
 """In order of importance."""
 
 
+FIRST_SEED = 0
+"""Of the one teacher that all students learn from, as in the paper; teachers of other seeds show their spread."""
+
+
 @dataclass(frozen=True)
 class SeededArm:
-    """An arm with one seed, which is also that of the checkpoints it starts with.
+    """An arm with one seed, which is also that of the student it starts with.
 
     Attributes:
         arm: which.
@@ -114,7 +118,13 @@ class SeededArm:
     @property
     def needs(self) -> tuple[str, ...]:
         """Folders of the arms it starts with."""
-        return tuple(name_of(name, self.seed) for name in self.arm.needs)
+        return tuple(name_of(name, FIRST_SEED if name == "teacher" else self.seed) for name in self.arm.needs)
+
+    @property
+    def place(self) -> tuple[bool, int]:
+        """Where it stands among all: rows of the table, then the others seed by seed, last what only shows a spread."""
+        spread_only = self.arm.name == "teacher" and self.seed != FIRST_SEED
+        return spread_only, 0 if self.arm.part == "table" else 1 + self.seed
 
 
 def name_of(arm: str, seed: int) -> str:
@@ -123,6 +133,5 @@ def name_of(arm: str, seed: int) -> str:
 
 
 def seeded(arms: tuple[Arm, ...], seeds: range) -> list[SeededArm]:
-    """All arms, in order of importance: the rows of the table with every seed, then all others seed by seed."""
-    table = [SeededArm(arm, seed) for arm in arms if arm.part == "table" for seed in seeds]
-    return table + [SeededArm(arm, seed) for seed in seeds for arm in arms if arm.part != "table"]
+    """All arms with every seed, in order of importance."""
+    return sorted((SeededArm(arm, seed) for arm in arms for seed in seeds), key=lambda one: one.place)
