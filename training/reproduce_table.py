@@ -49,6 +49,8 @@ PARTIAL = ".partial"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
 FULL_PROCESSES = 4
 """What the full recipes' samples per process are meant for."""
+TEACHER_WORKERS = 3
+"""Times as many loading processes for a teacher: it reads most, and nearly all arms wait for it."""
 FINDINGS = "study_findings.md"
 """What people have written about the figures, in --docs; the page leads there."""
 FIRST_TEST_SEED = EVALUATION_SEEDS[0] + 700
@@ -101,7 +103,9 @@ def arguments() -> argparse.Namespace:
     )
     work.add_argument("--minutes", type=finite, help="no arm starts later than this (default: no limit)")
     work.add_argument(
-        "--workers", type=int, help="loading processes of each arm (default: twice its share of the cores)"
+        "--workers",
+        type=int,
+        help="loading processes of each arm, a teacher has three times as many (default: twice its share of the cores)",
     )
     work.add_argument(
         "--precision", choices=("fp32", "bf16", "fp16"), help="of training (default: training/train.py's)"
@@ -236,7 +240,13 @@ def arm_command(args: argparse.Namespace, arm: SeededArm) -> Callable[[], list[s
         words += ["--pretrained", args.pretrained]
     changes = changes_of(args, arm)
     words += ["--set", *changes] if changes else []
-    words += ["--workers", workers, "--save-every", 200, "--no-progress"]
+    words += [
+        "--workers",
+        workers * (TEACHER_WORKERS if arm.arm.role == "teacher" else 1),
+        "--save-every",
+        200,
+        "--no-progress",
+    ]
     words += ["--precision", args.precision] if args.precision is not None else []
 
     def command() -> list[str]:

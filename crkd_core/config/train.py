@@ -34,4 +34,5 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     gradient_clip: Positive = 35.0
     """L2 norm."""
     ema_decay: Fraction = 0.0
-    """Decay of the exponential moving average of the weights that is evaluated and saved; 0: the raw weights."""
+    """Decay of the exponential moving average of the weights that is evaluated and saved, reached by and by so that a
+    young run keeps little of what it began with. 0: the raw weights."""

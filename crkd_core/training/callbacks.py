@@ -5,6 +5,7 @@ Each looks between two steps, which may be of several batches.
 
 from __future__ import annotations
 
+import functools
 import math
 import signal
 import threading
@@ -15,7 +16,8 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from torch import Tensor
 
 from crkd_core.cli import UserError
 from crkd_core.models.detector import FusionDetector
@@ -26,11 +28,30 @@ class TrainingError(UserError):
     """Training cannot start or go on."""
 
 
-class AveragedWeights(EMAWeightAveraging):
+RAMP = 10
+"""An average reaches back over one in so many of its updates, roughly, until its decay is the one asked for."""
+
+
+class AveragedWeights(WeightAveraging):
     """The moving average of the weights, which takes their place when asked to, not of itself when training ends.
 
-    Updated before the other callbacks see a step: a resume state holds the average of its own step.
+    It forgets faster at first: after 700 steps, a constant decay of 0.998 would leave a quarter of the weights that the
+    run began with. Updated before the other callbacks see a step: a resume state holds the average of its own step.
     """
+
+    def __init__(self, *, decay: float, every: int) -> None:
+        """An average of weights and buffers.
+
+        Args:
+            decay: of one update, in the long run, see ``decay_after``.
+            every: steps between two updates; the first is after the first step.
+        """
+        super().__init__(multi_avg_fn=functools.partial(update_average, decay=decay), use_buffers=True)
+        self._every = every
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:  # noqa: ARG002
+        """Whether the step with this index, from 0, is to be averaged."""
+        return step_idx is not None and step_idx % self._every == 0
 
     @contextmanager
     def in_place(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> Iterator[None]:
@@ -47,6 +68,27 @@ class AveragedWeights(EMAWeightAveraging):
     def take_over(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Give the module the averaged weights for good."""
         super().on_train_end(trainer, module)
+
+
+def decay_after(updates: int, decay: float) -> float:
+    """What an average keeps of itself after so many updates: less at first, while it holds what a run began with."""
+    return min(decay, (1 + updates) / (RAMP + updates))
+
+
+@torch.no_grad()
+def update_average(averaged: list[Tensor], current: list[Tensor], updates: Tensor, *, decay: float) -> None:
+    """Updates tensors of one type; whole numbers, such as counters, are taken over.
+
+    Args:
+        averaged: what is updated.
+        current: of the same shapes.
+        updates: how many there have been.
+        decay: in the long run.
+    """
+    if averaged[0].is_floating_point():
+        torch._foreach_lerp_(averaged, current, 1 - decay_after(int(updates), decay))
+    else:
+        torch._foreach_copy_(averaged, current)
 
 
 def ends_step(trainer: lightning.Trainer, batch_index: int) -> bool:

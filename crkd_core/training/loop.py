@@ -390,7 +390,7 @@ def _averages(recipe: Recipe) -> AveragedWeights | None:
     if recipe.train.ema_decay == 0:
         return None
     # Averaging every parameter at every step would cost a good part of a small model's step.
-    return AveragedWeights(decay=recipe.train.ema_decay**EMA_EVERY, update_every_n_steps=EMA_EVERY)
+    return AveragedWeights(decay=recipe.train.ema_decay**EMA_EVERY, every=EMA_EVERY)
 
 
 def _callbacks(

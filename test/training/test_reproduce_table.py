@@ -117,7 +117,7 @@ def test_a_dry_run_lists_every_arm_of_a_data_set_with_the_full_recipes(
     )
     crkd = next(line for line in lines if line.startswith("crkd-seed1: "))
     assert "training/distill.py crkd_r50" in crkd
-    assert f"--teacher {tmp_path}/table/teacher-seed1/model" in crkd
+    assert f"--teacher {tmp_path}/table/teacher-seed0/model --student {tmp_path}/table/student-seed1/model" in crkd
     assert not (tmp_path / "table").exists()
 
     several = ["--processes", "2", "--pretrained", "r50.pth", "--set", "train.steps=9"]

@@ -19,7 +19,7 @@ from micro import micro_frame, micro_recipe
 from crkd_core.data.dataset import TrainingSet
 from crkd_core.data.sampling import Shuffled
 from crkd_core.models.detector import FusionDetector
-from crkd_core.training.callbacks import StopOnSignal, TrainingError
+from crkd_core.training.callbacks import StopOnSignal, TrainingError, decay_after, update_average
 from crkd_core.training.loop import TrainingOptions, train
 from crkd_core.training.resume import steps_done
 
@@ -173,3 +173,21 @@ def test_a_run_that_is_told_to_stop_before_its_first_step_does_not_train() -> No
     with pytest.raises(SystemExit) as ended:
         StopOnSignal().on_train_start(SimpleNamespace(received_sigterm=True), SimpleNamespace())  # type: ignore[arg-type]
     assert ended.value.code == 143
+
+
+def test_a_short_run_is_not_averaged_with_what_it_began_with() -> None:
+    """70 updates, one every ten steps, with the decay of ten steps of 0.998; a constant decay would leave a quarter."""
+    decay = 0.998**10
+    average, counter = torch.ones(3), torch.tensor(0)
+    for update in range(1, 71):
+        update_average([average], [torch.zeros(3)], torch.tensor(update), decay=decay)
+        update_average([counter], [torch.tensor(update)], torch.tensor(update), decay=decay)
+    assert decay**70 > 0.24
+    assert average.max() < 1e-6
+    assert counter == 70
+
+
+def test_the_decay_of_an_average_grows_to_the_one_asked_for() -> None:
+    decays = [decay_after(updates, 0.98) for updates in (0, 10, 100, 440, 441, 10_000)]
+    assert decays == [0.1, 0.55, pytest.approx(101 / 110), pytest.approx(0.98), 0.98, 0.98]
+    assert decay_after(1, 0.05) == 0.05
