@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["teacher", "baseline", "student", "crkd"]
-Part = Literal["table", "loss", "correction"]
+Part = Literal["table", "weights", "loss", "correction"]
 
 _OFF = {
     "CSRD": ("distillation.radar.weight=0",),
@@ -78,12 +78,23 @@ _CORRECTIONS = (
     _released("bev_augment.radar_velocity", "radar augmentation turns the wrong features"),
 )
 
+BALANCED = (
+    "distillation.radar.weight=25",
+    "distillation.features.camera_weight=75",
+    "distillation.features.fused_weight=3",
+    "distillation.relation.weight=8",
+    "distillation.response.box_weight=0.8",
+)
+"""With these each loss pulls about a third as hard as the detector's own ones, where it pulls hardest, at a student of
+the study (``training/probe_distillation.py``, see docs/study_findings.md); heat maps of the response do so already."""
+
 ARMS = (
     Arm("teacher", "camera + LiDAR", "teacher", "table"),
     Arm("student", "camera + radar, gated fusion", "student", "table", reference="baseline"),
     Arm("crkd", "the student, trained on with all four losses", "crkd", "table", (), CONTROL, _PAIR),
     Arm(CONTROL, "the student, trained on by itself", "crkd", "table", _without(*_OFF), "student", ("student",)),
     Arm("baseline", "camera + radar, convolutional fusion", "baseline", "table"),
+    Arm("crkd_balanced", "crkd, all losses of like pull", "crkd", "weights", BALANCED, CONTROL, _PAIR),
     _alone("CSRD", "radar map against the teacher's objectness"),
     _alone("MSFD", "camera and fused features at objects"),
     _alone("RelD", "relations between places"),
@@ -122,9 +133,9 @@ class SeededArm:
 
     @property
     def place(self) -> tuple[bool, int]:
-        """Where it stands among all: rows of the table, then the others seed by seed, last what only shows a spread."""
+        """Where it stands among all: what has all its seeds first, the others seed by seed, last what only spreads."""
         spread_only = self.arm.name == "teacher" and self.seed != FIRST_SEED
-        return spread_only, 0 if self.arm.part == "table" else 1 + self.seed
+        return spread_only, 0 if self.arm.part in ("table", "weights") else 1 + self.seed
 
 
 def name_of(arm: str, seed: int) -> str:

@@ -60,7 +60,7 @@ def test_arms_run_with_what_they_need_go_on_where_they_were_and_are_scored(
     assert (facts["arm"], facts["seed"], facts["steps"], facts["samples"]) == ("crkd", 0, 2, 4)
     assert facts["command"].startswith("training/distill.py ")
     page = (out / "study.md").read_text()
-    assert "4 runs of 4 of the 17 arms are scored" in page
+    assert f"4 runs of 4 of the {len(ARMS)} arms are scored" in page
     row = next(line for line in page.splitlines() if line.startswith("| crkd |"))
     assert row.split(" | ")[2] == "1"
     assert (out / "study.png").stat().st_size < 150_000
