@@ -275,10 +275,12 @@ def _lidar(
         return np.zeros((0, 5), dtype=np.float32)
     # A stream of its own: what is drawn for the cameras does not depend on the LiDAR.
     own = None if rng is None else rng.spawn(1)[0]
-    points = lidar_points(frame, sweeps=config.sweeps, rng=own if config.random_sweeps else None)
-    if pasted is not None:
-        points = with_pasted(points, pasted)
-    move_points(augment.matrix(), points)
+    chosen, T_out_from_bev = own if config.random_sweeps else None, augment.matrix()
+    if pasted is None:
+        points = lidar_points(frame, sweeps=config.sweeps, rng=chosen, T_out_from_bev=T_out_from_bev)
+    else:
+        points = with_pasted(lidar_points(frame, sweeps=config.sweeps, rng=chosen), pasted)
+        move_points(T_out_from_bev, points)
     rows = np.flatnonzero(inside(points, bev))
     # The order is drawn for the numbers of the points: they are copied once, and shuffled as fast as integers are.
     return points.take(rows if own is None else own.permutation(rows), axis=0)

@@ -16,7 +16,7 @@ from PIL import Image
 from crkd_core.config import ImageConfig
 from crkd_core.data.augment import ImageAugment, draw_image_augment, fixed_image_augment
 from crkd_core.data.errors import DataError
-from crkd_core.data.jpeg import jpeg_damage
+from crkd_core.data.jpeg import jpeg_damage, jpeg_size
 from crkd_core.types import CameraImage, FloatArray
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -138,6 +138,9 @@ def image_size(camera: CameraImage, name: str) -> tuple[int, int]:
     if not isinstance(camera.image, bytes):
         height, width = _checked_rgb(camera.image, name).shape[:2]
         return int(width), int(height)
+    size = jpeg_size(camera.image)
+    if size is not None:
+        return size
     try:
         with Image.open(io.BytesIO(camera.image)) as header:
             return header.size

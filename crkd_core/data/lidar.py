@@ -26,7 +26,13 @@ _SQUARE = 2.0
 """Edge of the squares by which most points are ruled out to lie in a box, m."""
 
 
-def lidar_points(frame: SensorFrame, *, sweeps: int, rng: np.random.Generator | None = None) -> NDArray[np.float32]:
+def lidar_points(
+    frame: SensorFrame,
+    *,
+    sweeps: int,
+    rng: np.random.Generator | None = None,
+    T_out_from_bev: FloatArray | None = None,
+) -> NDArray[np.float32]:
     """Points of the key frame and of earlier sweeps.
 
     Returns from the vehicle itself are removed from earlier sweeps only. A frame without earlier sweeps (the start of
@@ -37,13 +43,16 @@ def lidar_points(frame: SensorFrame, *, sweeps: int, rng: np.random.Generator | 
         sweeps: earlier sweeps that are used: all there are, else the newest ones.
         rng: chooses among all earlier sweeps of the frame instead, as the released code does in training and in testing
             (quirk Q15).
+        T_out_from_bev: from the BEV frame to that of the points, say the augmented one; None: the BEV frame.
 
     Returns:
-        (L, 5) float32, columns as in ``LIDAR_COLUMNS``, BEV frame at ``frame.stamp``; not filtered by range.
+        (L, 5) float32, columns as in ``LIDAR_COLUMNS``, at ``frame.stamp``; not filtered by range.
     """
     if not frame.lidar:
         return np.zeros((0, len(LIDAR_COLUMNS)), dtype=np.float32)
-    T_bev_from_world = inverse(frame.T_world_from_base @ frame.T_base_from_bev)
+    T_out_from_world = inverse(frame.T_world_from_base @ frame.T_base_from_bev)
+    if T_out_from_bev is not None:
+        T_out_from_world = T_out_from_bev @ T_out_from_world
     key, *earlier = frame.lidar
     if rng is not None and len(earlier) > sweeps:
         earlier = [earlier[i] for i in rng.choice(len(earlier), sweeps, replace=False)]
@@ -53,7 +62,7 @@ def lidar_points(frame: SensorFrame, *, sweeps: int, rng: np.random.Generator | 
     first = 0
     for sweep, points in parts:
         last = first + len(points)
-        _move(sweep, points, T_bev_from_world, key.stamp, out=moved[first:last])
+        _move(sweep, points, T_out_from_world, key.stamp, out=moved[first:last])
         first = last
     return moved
 
@@ -114,11 +123,11 @@ def _close(points: NDArray[np.void]) -> NDArray[np.bool_]:
 
 
 def _move(
-    sweep: LidarSweep, points: NDArray[np.void], T_bev_from_world: FloatArray, stamp: int, *, out: NDArray[np.float32]
+    sweep: LidarSweep, points: NDArray[np.void], T_out_from_world: FloatArray, stamp: int, *, out: NDArray[np.float32]
 ) -> None:
     if points.dtype != LIDAR_DTYPE:
         raise ValueError(f"LiDAR points: expected dtype LIDAR_DTYPE, got {points.dtype}")
-    T = T_bev_from_world @ sweep.T_world_from_base @ sweep.T_base_from_lidar
+    T = T_out_from_world @ sweep.T_world_from_base @ sweep.T_base_from_lidar
     for column, name in enumerate(("x", "y", "z", "intensity")):
         out[:, column] = points[name]
     out[:, 4] = 1e-9 * (stamp - sweep.stamp)

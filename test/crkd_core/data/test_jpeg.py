@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crkd_core.data.jpeg import jpeg_damage
+from crkd_core.data.jpeg import jpeg_damage, jpeg_size
 from crkd_core.data.simulated import FrameKey, simulated_frame
 
 ENCODINGS: list[dict[str, Any]] = [
@@ -57,6 +57,23 @@ def test_a_preview_in_the_header_is_not_taken_for_the_image() -> None:
     content, preview = jpeg(picture()), jpeg(picture(80, 120))
     segment = b"\xff\xe1" + (len(preview) + 2).to_bytes(2, "big") + preview
     assert jpeg_damage(content[:2] + segment + content[2:]) is None
+
+
+@pytest.mark.parametrize("options", ENCODINGS, ids=str)
+def test_the_size_is_read_however_encoded(options: dict[str, Any]) -> None:
+    assert jpeg_size(jpeg(picture(90, 160), **options)) == (160, 90)
+
+
+def test_the_size_of_a_preview_is_not_taken_for_that_of_the_image() -> None:
+    content, preview = jpeg(picture()), jpeg(picture(80, 120))
+    segment = b"\xff\xe1" + (len(preview) + 2).to_bytes(2, "big") + preview
+    assert jpeg_size(content[:2] + segment + content[2:]) == (480, 270)
+
+
+def test_what_is_no_jpeg_image_has_no_size_here() -> None:
+    assert jpeg_size(cv2.imencode(".png", picture())[1].tobytes()) is None
+    content = jpeg(picture())
+    assert [jpeg_size(content[:length]) for length in (0, 1, 2, 30)] == [None] * 4
 
 
 def test_other_formats_pass() -> None:
