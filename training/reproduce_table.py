@@ -13,8 +13,8 @@ it goes on: ended arms are not run again, killed ones resume. An ended arm may c
 or for one that others only start from its arm.json and model/.
 The full recipes are written for four processes; where --processes names fewer, gradients are accumulated, so that a
 step has as many samples.
-Where nuscenes-devkit is missing, copy --out (without frames) to a machine that has it, and --score it there; what was
-scored on is in it, or elsewhere as --dataroot and --version.
+Where nuscenes-devkit is missing, or with --score-later, copy --out (without frames) to a machine that has it, and
+--score it there; what to score on is in it, or elsewhere as --dataroot and --version.
 """
 
 from __future__ import annotations
@@ -36,12 +36,11 @@ from crkd_core.cli import ArgumentParser, UserError, finite, run
 from crkd_core.config import load_recipe
 from crkd_core.data.synthscenes.config import EVALUATION_SEEDS, SynthConfig
 from crkd_core.runtime.checkpoint import read_sidecar
-from crkd_core.training.evaluation import evaluate
-from crkd_core.training.ground_truth import load_devkit, truth_from_nuscenes
 from crkd_core.training.jobs import Job, run_jobs
 from crkd_core.training.study import ARMS, SeededArm, seeded
 from crkd_core.training.study_report import calls, note_call, read_rows, study_page, study_picture
-from crkd_core.training.submission import read_submission, write_json
+from crkd_core.training.study_scoring import score_arms, unscored
+from crkd_core.training.submission import write_json
 
 SCRIPTS = Path(__file__).resolve().parent
 FRAMES, EVALUATION, EVALUATION_VERSION = "frames", "evaluation", "v1.0-mini"
@@ -110,6 +109,8 @@ def arguments() -> argparse.Namespace:
     work.add_argument(
         "--precision", choices=("fp32", "bf16", "fp16"), help="of training (default: training/train.py's)"
     )
+    work.add_argument("--half", action="store_true", help="store the kernels of checkpoints as float16")
+    work.add_argument("--score-later", action="store_true", help="score no arm when it ends; --score does it elsewhere")
     work.add_argument("--dry-run", action="store_true", help="list the commands in their order, run none")
     return parser.parse_args()
 
@@ -118,15 +119,17 @@ def main() -> int:
     """Run what is missing, then write the page."""
     args = arguments()
     if args.score is not None:
-        score(args.score, args)
-        write_page(args.score, args.docs or args.score)
+        args.out = args.score
+        score(args)
+        write_page(args.out, args.docs or args.out)
         return 0
     for name in ("seeds", "drives", "frames_per_drive", "test_drives", "gpus", "per_gpu", "processes"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')}: expected 1 or more, got {getattr(args, name)}")
     if args.gpus % args.processes:
         raise UserError(f"--gpus {args.gpus}: expected a multiple of --processes {args.processes}")
-    jobs = [*data_jobs(args), *arm_jobs(args)]
+    data = data_jobs(args)
+    jobs = [*(job for job in data if not (args.score_later and job.name == EVALUATION)), *arm_jobs(args)]
     # Asked before anything is started: it refuses what a study of other data or recipes has left.
     done = [job.done() for job in jobs]
     if args.dry_run:
@@ -134,8 +137,7 @@ def main() -> int:
             print(f"{job.name}{' (done)' * there}: {shlex.join(map(shown, job.command()))}")
         return 0
     args.out.mkdir(parents=True, exist_ok=True)
-    data = [shlex.join(shown(word).removesuffix(PARTIAL) for word in job.command()) for job in jobs if job.alone]
-    note_call(args.out, typed(), data)
+    note_call(args.out, typed(), [shlex.join(shown(w).removesuffix(PARTIAL) for w in job.command()) for job in data])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the running arms are ended, too, and resume next time
     begin = time.monotonic()
     outcome = run_jobs(
@@ -212,7 +214,7 @@ def arm_jobs(args: argparse.Namespace) -> list[Job]:
     wanted = set(known if args.arms is None else args.arms)
     wanted |= {needed for name in wanted for needed in known[name].needs}
     chosen = tuple(arm for arm in ARMS if arm.name in wanted)
-    data = () if args.dataroot is not None else (FRAMES, EVALUATION)
+    data = [] if args.dataroot is not None else [FRAMES] if args.score_later else [FRAMES, EVALUATION]
     jobs = []
     for arm in seeded(chosen, range(args.seeds)):
         folder = args.out / arm.name
@@ -232,10 +234,12 @@ def arm_command(args: argparse.Namespace, arm: SeededArm) -> Callable[[], list[s
     if args.dataroot is not None:
         words += ["--dataroot", args.dataroot, "--version", args.version, "--split", args.split]
         words += ["--prepared", args.prepared] if args.prepared is not None else []
-        words += ["--evaluate-split", args.test_split]
+        scored = ["--evaluate-split", args.test_split]
     else:
-        words += ["--frames", args.out / FRAMES, "--evaluate-root", args.out / EVALUATION]
-        words += ["--evaluate-version", EVALUATION_VERSION, "--evaluate-scenes"]
+        words += ["--frames", args.out / FRAMES]
+        scored = ["--evaluate-root", args.out / EVALUATION, "--evaluate-version", EVALUATION_VERSION]
+        scored += ["--evaluate-scenes"]
+    words += [] if args.score_later else scored
     if args.pretrained is not None and arm.arm.role != "crkd":
         words += ["--pretrained", args.pretrained]
     changes = changes_of(args, arm)
@@ -248,6 +252,7 @@ def arm_command(args: argparse.Namespace, arm: SeededArm) -> Callable[[], list[s
         "--no-progress",
     ]
     words += ["--precision", args.precision] if args.precision is not None else []
+    words += ["--half"] if args.half else []
 
     def command() -> list[str]:
         resume = ["--resume"] if (args.out / arm.name / "last.ckpt").exists() else []
@@ -311,19 +316,16 @@ def recipe_name(args: argparse.Namespace, role: str) -> str:
     return pattern.replace("{}", role)
 
 
-def score(out: Path, args: argparse.Namespace) -> None:
+def score(args: argparse.Namespace) -> None:
     """Score the arms that have ended and have no metrics yet."""
-    ended = [path.with_name("results.json") for path in sorted(out.glob("*/arm.json"))]
-    left = [path for path in ended if path.exists() and not path.with_name("metrics.json").exists()]
-    if not left:
-        return
-    root = args.dataroot or out / EVALUATION
-    devkit = load_devkit(root, EVALUATION_VERSION if args.dataroot is None else args.version)
-    for path in left:
-        _, results = read_submission(path)
-        metrics = evaluate(results, truth_from_nuscenes(devkit, list(results)))
-        metrics.save(path.parent / "metrics.json")
-        print(f"{path.parent.name}: mAP {metrics.official.mAP:.4f}, NDS {metrics.official.NDS:.4f}")
+    folders, root, version = unscored(args.out), args.dataroot, args.version
+    if root is None:
+        root, version = args.out / EVALUATION, EVALUATION_VERSION
+        if folders and not root.exists():
+            noted = (calls(args.out) or {"data": []})["data"]
+            command = next((words for words in noted if f"{EVALUATION} " in words), "training/make_synthscenes.py")
+            raise UserError(f"{root}: there is nothing to score on; name a --dataroot, or simulate it: {command}")
+    score_arms(folders, root, version, split=args.test_split if args.dataroot else None, say=print)
 
 
 def write_page(out: Path, docs: Path) -> None:

@@ -86,6 +86,18 @@ def test_arms_run_with_what_they_need_go_on_where_they_were_and_are_scored(
     assert main(monkeypatch, "--score", out, "--docs", tmp_path / "docs") == 0
     assert "crkd-seed0: mAP" in capsys.readouterr().out
     assert (out / "crkd-seed0" / "metrics.json").read_bytes() == scored
+
+    # As with --score-later: neither results nor, at first, anything to score on.
+    for name in ("metrics.json", "results.json"):
+        (out / "crkd-seed0" / name).unlink()
+    (out / "evaluation").rename(out / "elsewhere")
+    with pytest.raises(
+        UserError, match=r"nothing to score on; .* python training/make_synthscenes\.py --out \S+ --seed"
+    ):
+        main(monkeypatch, "--score", out)
+    (out / "elsewhere").rename(out / "evaluation")
+    assert main(monkeypatch, "--score", out, "--docs", tmp_path / "docs") == 0
+    assert (out / "crkd-seed0" / "metrics.json").read_bytes() == scored
     page = (tmp_path / "docs" / "study.md").read_text()
     assert "4 runs of 4" in page
     assert "Made by `training/reproduce_table.py --out" in page
@@ -127,6 +139,18 @@ def test_a_dry_run_lists_every_arm_of_a_data_set_with_the_full_recipes(
     assert lines[0].startswith(f"teacher-seed0: {torchrun}")
     assert "--pretrained r50.pth --set train.accumulate=2 train.steps=9" in lines[0]
     assert "--pretrained" not in next(line for line in lines if line.startswith("crkd-seed0: "))
+
+
+def test_arms_that_are_scored_later_neither_wait_for_what_they_are_scored_on_nor_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    how = ["--out", tmp_path / "study", "--arms", "crkd", "--seeds", "1", "--score-later", "--half", "--workers", "2"]
+    assert main(monkeypatch, *how, "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["frames", "teacher-seed0", "student-seed0", "crkd-seed0"]
+    assert not any("--evaluate" in line for line in lines)
+    assert all(line.endswith(" --half") for line in lines[1:])
+    assert ["--workers 6 " in line for line in lines[1:]] == [True, False, False]  # all wait for the teacher
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""Arms of a study scored after they have ended, on this machine or after another one has trained them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from crkd_core.config import Recipe
+from crkd_core.runtime.checkpoint import read_sidecar
+from crkd_core.training.evaluation import evaluate
+from crkd_core.training.ground_truth import load_devkit, truth_from_nuscenes
+from crkd_core.training.nuscenes_data import nuscenes_frames
+from crkd_core.training.scoring import ScoredFrames
+from crkd_core.training.submission import read_submission, used_sensors, write_submission
+
+RESULTS, METRICS = "results.json", "metrics.json"
+
+
+def unscored(out: Path) -> list[Path]:
+    """Folders of the arms that have ended and have no metrics."""
+    return [path.parent for path in sorted(out.glob("*/arm.json")) if not path.with_name(METRICS).exists()]
+
+
+def score_arms(
+    folders: Sequence[Path], root: Path, version: str, *, split: str | None, say: Callable[[str], None]
+) -> None:
+    """Write the metrics of arms, and first what they detect where they have no results.
+
+    Args:
+        folders: of the arms, each with a checkpoint ``model`` or with results.
+        root: data set to score on.
+        version: its version folder.
+        split: of it; None: all of it. Arms with results are scored on the samples that these hold.
+        say: told of each arm.
+
+    Raises:
+        MissingExtraError: nuscenes-devkit is not installed.
+    """
+    if not folders:
+        return
+    devkit = load_devkit(root, version)
+    for folder in folders:
+        if not (folder / RESULTS).exists():
+            _detect(folder, root, version, split)
+        _, results = read_submission(folder / RESULTS)
+        metrics = evaluate(results, truth_from_nuscenes(devkit, list(results)))
+        metrics.save(folder / METRICS)
+        say(f"{folder.name}: mAP {metrics.official.mAP:.4f}, NDS {metrics.official.NDS:.4f}")
+
+
+def _detect(folder: Path, root: Path, version: str, split: str | None) -> None:
+    recipe: Recipe = read_sidecar(folder / "model").recipe
+    frames = nuscenes_frames(root, version, recipe, split=split)
+    results = ScoredFrames(frames).detected(folder / "model", progress=True)
+    write_submission(folder / RESULTS, results, tokens=list(results), **used_sensors(recipe))
