@@ -99,8 +99,10 @@ class ReferenceDetector:
             radar = scattered(self.radar, table, cells)
             if self.radar.calibration is not None:
                 radar = self.radar.calibration(radar)
-            tasks: tuple[TaskMaps, ...] = self.model.head(self.model.decoder(self.model.fuser(camera, radar)[0]))
-        return tasks
+            shared = self.model.head.shared(self.model.decoder(self.model.fuser(camera, radar)[0]))
+            # The original's head asks for its branches one by one.
+            heads = (dict(head.items()) for head in self.model.head.tasks)
+            return tuple(TaskMaps(**{name: branch(shared) for name, branch in head.items()}) for head in heads)
 
     def lifted(self, features: Tensor, inputs: NetworkInput) -> Tensor:
         """(1, C, nx, ny): all products of depth and context, sorted by cell, then summed."""

@@ -49,7 +49,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
 FULL_PROCESSES = 4
 """What the full recipes' samples per process are meant for."""
 TEACHER_WORKERS = 3
-"""Times as many loading processes for a teacher: it reads most, and nearly all arms wait for it."""
+"""Times as many loading processes for a teacher, if there are as many cores: nearly all arms wait for it."""
 FINDINGS = "study_findings.md"
 """What people have written about the figures, in --docs; the page leads there."""
 FIRST_TEST_SEED = EVALUATION_SEEDS[0] + 700
@@ -104,7 +104,7 @@ def arguments() -> argparse.Namespace:
     work.add_argument(
         "--workers",
         type=int,
-        help="loading processes of each arm, a teacher has three times as many (default: twice its share of the cores)",
+        help="of each arm, for loading; a teacher has up to three times as many (default: twice its share of cores)",
     )
     work.add_argument(
         "--precision", choices=("fp32", "bf16", "fp16"), help="of training (default: training/train.py's)"
@@ -120,9 +120,9 @@ def main() -> int:
     args = arguments()
     if args.score is not None:
         args.out = args.score
-        score(args)
+        failed = score(args)
         write_page(args.out, args.docs or args.out)
-        return 0
+        return 1 if failed else 0
     for name in ("seeds", "drives", "frames_per_drive", "test_drives", "gpus", "per_gpu", "processes"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')}: expected 1 or more, got {getattr(args, name)}")
@@ -225,8 +225,6 @@ def arm_jobs(args: argparse.Namespace) -> list[Job]:
 
 def arm_command(args: argparse.Namespace, arm: SeededArm) -> Callable[[], list[str]]:
     """The training of an arm; it resumes what a killed one has left."""
-    share = (os.cpu_count() or 1) // (args.gpus * args.per_gpu)
-    workers = args.workers if args.workers is not None else max(1, 2 * share - 2)  # others start, score or wait
     script = "distill.py" if arm.arm.role == "crkd" else "train.py"
     words: list[object] = [recipe_name(args, arm.arm.role), "--out", args.out / arm.name, "--seed", arm.seed]
     for needed in arm.needs:
@@ -244,13 +242,7 @@ def arm_command(args: argparse.Namespace, arm: SeededArm) -> Callable[[], list[s
         words += ["--pretrained", args.pretrained]
     changes = changes_of(args, arm)
     words += ["--set", *changes] if changes else []
-    words += [
-        "--workers",
-        workers * (TEACHER_WORKERS if arm.arm.role == "teacher" else 1),
-        "--save-every",
-        200,
-        "--no-progress",
-    ]
+    words += ["--workers", loading_processes(args, arm), "--save-every", 200, "--no-progress"]
     words += ["--precision", args.precision] if args.precision is not None else []
     words += ["--half"] if args.half else []
 
@@ -260,6 +252,15 @@ def arm_command(args: argparse.Namespace, arm: SeededArm) -> Callable[[], list[s
         return [sys.executable, *launcher, str(SCRIPTS / script), *map(str, words), *resume]
 
     return command
+
+
+def loading_processes(args: argparse.Namespace, arm: SeededArm) -> int:
+    """Of each process of an arm."""
+    cores = os.cpu_count() or 1
+    share = cores // (args.gpus * args.per_gpu)
+    own: int = args.workers if args.workers is not None else max(1, 2 * share - 2)  # others start, score or wait
+    more = min(TEACHER_WORKERS * own, cores // args.processes) if arm.arm.role == "teacher" else own
+    return max(own, more)
 
 
 def arm_done(args: argparse.Namespace, folder: Path, arm: SeededArm) -> Callable[[], bool]:
@@ -274,6 +275,10 @@ def arm_done(args: argparse.Namespace, folder: Path, arm: SeededArm) -> Callable
             raise UserError(
                 f"{folder}: was run with another '{wanted.name}' than now; choose another --out, or remove it"
             )
+        command = json.loads((folder / "arm.json").read_text())["command"]
+        others = [needed for needed in arm.needs if f"{needed}/model" not in command]
+        if others:
+            raise UserError(f"{folder}: did not start with {others[0]}; choose another --out, or remove it")
         return True
 
     return done
@@ -316,16 +321,26 @@ def recipe_name(args: argparse.Namespace, role: str) -> str:
     return pattern.replace("{}", role)
 
 
-def score(args: argparse.Namespace) -> None:
-    """Score the arms that have ended and have no metrics yet."""
+def score(args: argparse.Namespace) -> list[str]:
+    """Score the arms that have ended and have no metrics yet; names of those that cannot be."""
     folders, root, version = unscored(args.out), args.dataroot, args.version
     if root is None:
         root, version = args.out / EVALUATION, EVALUATION_VERSION
         if folders and not root.exists():
-            noted = (calls(args.out) or {"data": []})["data"]
-            command = next((words for words in noted if f"{EVALUATION} " in words), "training/make_synthscenes.py")
-            raise UserError(f"{root}: there is nothing to score on; name a --dataroot, or simulate it: {command}")
-    score_arms(folders, root, version, split=args.test_split if args.dataroot else None, say=print)
+            raise UserError(
+                f"{root}: there is nothing to score on; put it there, or make it again by {made_by(args.out)}"
+            )
+    return score_arms(folders, root, version, split=args.test_split if args.dataroot else None, say=print)
+
+
+def made_by(out: Path) -> str:
+    """The command that simulates what the arms of a study are scored on, as it was noted, for this folder."""
+    noted = (calls(out) or {"data": []})["data"]
+    words = next((shlex.split(command) for command in noted if f"{EVALUATION} " in command), [])
+    if "--out" not in words:
+        return "training/make_synthscenes.py"
+    words[words.index("--out") + 1] = str(out / EVALUATION)
+    return shlex.join(words)
 
 
 def write_page(out: Path, docs: Path) -> None:

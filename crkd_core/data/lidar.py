@@ -2,6 +2,7 @@
 
 The original rounds the coordinates to half precision on the way into the network (to 1/32 m at 32 to 64 m), a side
 effect of its mixed-precision wrapper. That is not copied: coordinates, and the voxels they fall into, are float32 here.
+What the network makes of them is another matter, see ``models.LidarEncoder``.
 """
 
 from __future__ import annotations

@@ -75,6 +75,9 @@ class Distiller:
             part.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if teacher.lidar is not None:
             teacher.lidar.encoder.half()  # autocast leaves it alone; of bfloat16 nothing is known in spconv
+            for norm in teacher.lidar.encoder.modules():
+                if isinstance(norm, nn.BatchNorm1d):
+                    norm.float()  # a variance may be larger than half precision can hold
 
     def adapters(self) -> RelationAdapters | None:
         """Fresh adapters for the student's fused map, to be trained with it; None where RelD is off."""

@@ -40,7 +40,10 @@ def voxel_grid(config: LidarConfig, grid: BevGrid) -> VoxelGrid:
 
 
 class LidarEncoder(nn.Module):
-    """LiDAR points to a BEV map. Always runs in float32, also under autocast.
+    """LiDAR points to a BEV map. Runs in the type of its weights, also under autocast.
+
+    That is float32, but for the teacher of a distillation on a GPU (``distillation.Distiller.onto``), which rounds
+    what enters the first layer to half precision as the original does.
 
     If torch's convolutions may use TF32 on a GPU, these may, too: factors are then rounded to 10 bits, coordinates in
     the first layer among them (1/32 m at 32 to 64 m, as in the original's half precision).
@@ -135,7 +138,7 @@ class SparseEncoder(nn.Module):
         """Encode a volume.
 
         Args:
-            features: (V, in_channels) float32.
+            features: (V, in_channels) of the type of the weights.
             coordinates: (V, 4) int32, sample, ix, iy, iz.
             shape: number of voxels along x, y, z.
             batch_size: number of samples B.

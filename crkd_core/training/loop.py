@@ -381,7 +381,7 @@ def _begin_loading(_worker: int) -> None:
 
     Processes share the work already; and signals may go to all of a run, but the step in hand still wants its samples.
     """
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)  # 1 would end the threads that OpenCV had before the fork, and wait for them
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -83,10 +83,11 @@ BALANCED = (
     "distillation.features.camera_weight=75",
     "distillation.features.fused_weight=3",
     "distillation.relation.weight=8",
+    "distillation.response.heatmap_weight=0.4",
     "distillation.response.box_weight=0.8",
 )
-"""With these each loss pulls about a third as hard as the detector's own ones, where it pulls hardest, at a student of
-the study (``training/probe_distillation.py``, see docs/study_findings.md); heat maps of the response do so already."""
+"""With these each loss pulls about a third as hard as the detector's own ones, in the part where it pulls hardest, at a
+student of the study (``training/probe_distillation.py``, see docs/study_findings.md)."""
 
 ARMS = (
     Arm("teacher", "camera + LiDAR", "teacher", "table"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from crkd_core.cli import UserError
 from crkd_core.config import Recipe
 from crkd_core.runtime.checkpoint import read_sidecar
 from crkd_core.training.evaluation import evaluate
 from crkd_core.training.ground_truth import load_devkit, truth_from_nuscenes
 from crkd_core.training.nuscenes_data import nuscenes_frames
 from crkd_core.training.scoring import ScoredFrames
-from crkd_core.training.submission import read_submission, used_sensors, write_submission
+from crkd_core.training.submission import Results, read_submission, used_sensors, write_submission
 
 RESULTS, METRICS = "results.json", "metrics.json"
 
@@ -23,7 +24,7 @@ def unscored(out: Path) -> list[Path]:
 
 def score_arms(
     folders: Sequence[Path], root: Path, version: str, *, split: str | None, say: Callable[[str], None]
-) -> None:
+) -> list[str]:
     """Write the metrics of arms, and first what they detect where they have no results.
 
     Args:
@@ -33,23 +34,36 @@ def score_arms(
         split: of it; None: all of it. Arms with results are scored on the samples that these hold.
         say: told of each arm.
 
+    Returns:
+        Names of the arms that could not be scored; ``say`` was told why.
+
     Raises:
         MissingExtraError: nuscenes-devkit is not installed.
     """
     if not folders:
-        return
-    devkit = load_devkit(root, version)
+        return []
+    devkit, failed = load_devkit(root, version), []
     for folder in folders:
-        if not (folder / RESULTS).exists():
-            _detect(folder, root, version, split)
-        _, results = read_submission(folder / RESULTS)
-        metrics = evaluate(results, truth_from_nuscenes(devkit, list(results)))
+        try:
+            results = _results(folder, root, version, split)
+            metrics = evaluate(results, truth_from_nuscenes(devkit, list(results)))
+        except UserError as error:
+            failed.append(folder.name)
+            say(f"{folder.name}: not scored: {error}")
+            continue
         metrics.save(folder / METRICS)
         say(f"{folder.name}: mAP {metrics.official.mAP:.4f}, NDS {metrics.official.NDS:.4f}")
+    return failed
 
 
-def _detect(folder: Path, root: Path, version: str, split: str | None) -> None:
+def _results(folder: Path, root: Path, version: str, split: str | None) -> Results:
+    """What an arm has left, or what its checkpoint detects now."""
+    if (folder / RESULTS).exists():
+        return read_submission(folder / RESULTS)[1]
     recipe: Recipe = read_sidecar(folder / "model").recipe
-    frames = nuscenes_frames(root, version, recipe, split=split)
-    results = ScoredFrames(frames).detected(folder / "model", progress=True)
-    write_submission(folder / RESULTS, results, tokens=list(results), **used_sensors(recipe))
+    results = ScoredFrames(nuscenes_frames(root, version, recipe, split=split)).detected(
+        folder / "model", progress=True
+    )
+    if any(results.values()):  # the official format wants at least one box
+        write_submission(folder / RESULTS, results, tokens=list(results), **used_sensors(recipe))
+    return results

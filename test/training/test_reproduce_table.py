@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,12 @@ def test_arms_run_with_what_they_need_go_on_where_they_were_and_are_scored(
     with pytest.raises(UserError, match=r"frames: was made by .*'0:1'.*, not by .*'0:2'"):
         main(monkeypatch, *how, "--drives", "2")
 
+    noted = (out / "crkd-seed0" / "arm.json").read_text()
+    (out / "crkd-seed0" / "arm.json").write_text(noted.replace("teacher-seed0", "teacher-seed9"))
+    with pytest.raises(UserError, match="crkd-seed0: did not start with teacher-seed0"):
+        main(monkeypatch, *how, "--arms", "crkd")
+    (out / "crkd-seed0" / "arm.json").write_text(noted)
+
     # As on a machine without nuscenes-devkit: results, no metrics; an arm was killed as it wrote its results.
     (out / "crkd-seed0" / "metrics.json").unlink()
     (out / "only_csrd-seed0").mkdir()
@@ -91,11 +99,15 @@ def test_arms_run_with_what_they_need_go_on_where_they_were_and_are_scored(
     for name in ("metrics.json", "results.json"):
         (out / "crkd-seed0" / name).unlink()
     (out / "evaluation").rename(out / "elsewhere")
-    with pytest.raises(
-        UserError, match=r"nothing to score on; .* python training/make_synthscenes\.py --out \S+ --seed"
-    ):
+    again = rf"nothing to score on; .* python training/make_synthscenes\.py --out {out}/evaluation --seeds 9700:9701 "
+    with pytest.raises(UserError, match=again):
         main(monkeypatch, "--score", out)
     (out / "elsewhere").rename(out / "evaluation")
+    (out / "an arm without a checkpoint").mkdir()
+    (out / "an arm without a checkpoint" / "arm.json").write_text(noted)
+    assert main(monkeypatch, "--score", out, "--docs", tmp_path / "docs") == 1
+    assert "an arm without a checkpoint: not scored: " in capsys.readouterr().out
+    shutil.rmtree(out / "an arm without a checkpoint")
     assert main(monkeypatch, "--score", out, "--docs", tmp_path / "docs") == 0
     assert (out / "crkd-seed0" / "metrics.json").read_bytes() == scored
     page = (tmp_path / "docs" / "study.md").read_text()
@@ -144,6 +156,7 @@ def test_a_dry_run_lists_every_arm_of_a_data_set_with_the_full_recipes(
 def test_arms_that_are_scored_later_neither_wait_for_what_they_are_scored_on_nor_read_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
+    monkeypatch.setattr(os, "cpu_count", lambda: 32)
     how = ["--out", tmp_path / "study", "--arms", "crkd", "--seeds", "1", "--score-later", "--half", "--workers", "2"]
     assert main(monkeypatch, *how, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()

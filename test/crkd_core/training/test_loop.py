@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from micro import micro_frame, micro_recipe
@@ -145,3 +147,18 @@ def test_a_resume_state_holds_the_average_of_its_own_step(tmp_path: Path) -> Non
     resumed = train(recipe, samples, options(tmp_path / "killed", resume=True))
     for (name, a), (_, b) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
         torch.testing.assert_close(a, b, **NOISE, msg=name)
+
+
+@pytest.mark.timeout(120)
+def test_loading_processes_begin_after_opencv_has_had_threads(tmp_path: Path) -> None:
+    """A fork has none of the threads that OpenCV remembers; ending them in it hangs or crashes."""
+    threads = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(4)
+        cv2.resize(np.zeros((900, 1600, 3), np.uint8), (800, 450), interpolation=cv2.INTER_AREA)
+        for attempt in range(3):
+            recipe = micro_recipe(steps=1)
+            (tmp_path / str(attempt)).mkdir()
+            train(recipe, TrainingSet(FRAMES, recipe), options(tmp_path / str(attempt), workers=2))
+    finally:
+        cv2.setNumThreads(threads)

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from lightning.fabric.plugins.precision.amp import _optimizer_handles_unscaling
 from torch import nn
 
 from crkd_core.config import TrainConfig
@@ -71,3 +72,15 @@ def test_the_camera_backbone_may_learn_more_slowly() -> None:
 def test_one_rate_makes_one_group() -> None:
     (group,) = optimizer(BackboneAndHead(), CONFIG).param_groups
     assert group["lr"] == 1.0
+
+
+def test_gradients_of_scaled_losses_can_be_clipped() -> None:
+    """Lightning refuses to clip for optimisers that undo the scaling themselves, which a fused one says it does."""
+    model = nn.Linear(2, 1)
+    adamw = optimizer(model, CONFIG)
+    model(torch.ones(1, 2)).sum().backward()
+    adamw.step()
+    assert not _optimizer_handles_unscaling(adamw)
+    resumed = optimizer(model, CONFIG)
+    resumed.load_state_dict(adamw.state_dict())
+    assert not _optimizer_handles_unscaling(resumed)
