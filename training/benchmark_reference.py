@@ -9,6 +9,7 @@ runs over the whole map; nothing is compiled or captured.
 from __future__ import annotations
 
 import contextlib
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from crkd_core.data.encode import CAMERA_ORDER, bev_from_camera
 from crkd_core.data.images import normalized
 from crkd_core.data.radar import ordered, radar_features, within_range
 from crkd_core.geometry.grid import BevGrid
-from crkd_core.models.center_head import TaskMaps
+from crkd_core.models.center_head import TaskHead, TaskMaps
 from crkd_core.models.decode import Decoded, decode
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.radar_encoder import RadarEncoder
@@ -100,9 +101,7 @@ class ReferenceDetector:
             if self.radar.calibration is not None:
                 radar = self.radar.calibration(radar)
             shared = self.model.head.shared(self.model.decoder(self.model.fuser(camera, radar)[0]))
-            # The original's head asks for its branches one by one.
-            heads = (dict(head.items()) for head in self.model.head.tasks)
-            return tuple(TaskMaps(**{name: branch(shared) for name, branch in head.items()}) for head in heads)
+            return tuple(cast("TaskHead", task).one_by_one(shared) for task in self.model.head.tasks)
 
     def lifted(self, features: Tensor, inputs: NetworkInput) -> Tensor:
         """(1, C, nx, ny): all products of depth and context, sorted by cell, then summed."""

@@ -43,6 +43,7 @@ from crkd_core.training.loop import (
     READ_AHEAD,
     DetectionTraining,
     TrainingOptions,
+    autocast_dtype,
     samples_per_step,
     train,
     training_loader,
@@ -51,7 +52,6 @@ from crkd_core.training.processes import own_device, processes
 
 WARM_UP = 10
 """Steps before anything is measured."""
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def arguments() -> argparse.Namespace:
@@ -198,11 +198,11 @@ class Steps:
     def __init__(self, recipe: Recipe, batch: TrainingBatch, precision: str, distiller: Distiller | None) -> None:
         self.module = DetectionTraining(recipe, TrainingOptions(out=Path()), distiller=distiller)
         self.module.to(own_device()).train()
+        self.lower = autocast_dtype(PRECISION[precision])
         if distiller is not None:
-            distiller.onto(own_device(), TYPES[precision])
+            distiller.onto(own_device(), self.lower)
         self.batch = batch.to(own_device())
         self.optimizer = self.module.configure_optimizers()["optimizer"]
-        self.lower = TYPES[precision]
 
     def timed(self) -> dict[str, float]:
         """One step; milliseconds of its parts."""

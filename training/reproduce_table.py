@@ -129,7 +129,8 @@ def main() -> int:
     if args.gpus % args.processes:
         raise UserError(f"--gpus {args.gpus}: expected a multiple of --processes {args.processes}")
     data = data_jobs(args)
-    jobs = [*(job for job in data if not (args.score_later and job.name == EVALUATION)), *arm_jobs(args)]
+    made = [job for job in data if not (args.score_later and job.name == EVALUATION)]
+    jobs = [*made, *arm_jobs(args, [job.name for job in made])]
     # Asked before anything is started: it refuses what a study of other data or recipes has left.
     done = [job.done() for job in jobs]
     if args.dry_run:
@@ -205,8 +206,8 @@ def data_job(folder: Path, script: str, words: Sequence[object]) -> Job:
     return Job(folder.name, command, done, finish, log, prepare, alone=True)
 
 
-def arm_jobs(args: argparse.Namespace) -> list[Job]:
-    """The arms with their seeds, in order of importance."""
+def arm_jobs(args: argparse.Namespace, data: Sequence[str]) -> list[Job]:
+    """The arms with their seeds, in order of importance, which read what the jobs named in ``data`` make."""
     known = {arm.name: arm for arm in ARMS}
     unknown = [name for name in args.arms or () if name not in known]
     if unknown:
@@ -214,7 +215,6 @@ def arm_jobs(args: argparse.Namespace) -> list[Job]:
     wanted = set(known if args.arms is None else args.arms)
     wanted |= {needed for name in wanted for needed in known[name].needs}
     chosen = tuple(arm for arm in ARMS if arm.name in wanted)
-    data = [] if args.dataroot is not None else [FRAMES] if args.score_later else [FRAMES, EVALUATION]
     jobs = []
     for arm in seeded(chosen, range(args.seeds)):
         folder = args.out / arm.name
@@ -327,13 +327,12 @@ def score(args: argparse.Namespace) -> list[str]:
     if root is None:
         root, version = args.out / EVALUATION, EVALUATION_VERSION
         if folders and not root.exists():
-            raise UserError(
-                f"{root}: there is nothing to score on; put it there, or make it again by {made_by(args.out)}"
-            )
+            command = evaluation_command(args.out)
+            raise UserError(f"{root}: there is nothing to score on; put it there, or make it again by {command}")
     return score_arms(folders, root, version, split=args.test_split if args.dataroot else None, say=print)
 
 
-def made_by(out: Path) -> str:
+def evaluation_command(out: Path) -> str:
     """The command that simulates what the arms of a study are scored on, as it was noted, for this folder."""
     noted = (calls(out) or {"data": []})["data"]
     words = next((shlex.split(command) for command in noted if f"{EVALUATION} " in command), [])

@@ -44,7 +44,7 @@ from crkd_core.training.processes import from_first, has_begun, note_begun, proc
 from crkd_core.training.report import metrics_table
 from crkd_core.training.resume import RESUME_FILE, steps_done
 from crkd_core.training.scoring import BestCheckpoint, ScoredFrames
-from crkd_core.training.submission import used_sensors, write_submission
+from crkd_core.training.submission import write_results
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -324,8 +324,7 @@ def evaluated(args: argparse.Namespace, scored: ScoredFrames, recipe: Recipe) ->
     results = scored.detected(args.out / "model", progress=not args.no_progress)
     if not processes().first:
         return None
-    if any(results.values()):  # the official format wants at least one box
-        write_submission(args.out / "results.json", results, tokens=list(results), **used_sensors(recipe))
+    write_results(args.out / "results.json", results, recipe)
     try:
         metrics = scored.metrics(results)
     except MissingExtraError as error:

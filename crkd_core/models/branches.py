@@ -28,15 +28,24 @@ def joined_branches(branches: Iterable[Any], x: Tensor) -> list[Tensor]:
         (B, out_channels, nx, ny) of each.
     """
     firsts, lasts = zip(*branches, strict=True)
-    middle = _beside([first.conv for first in firsts], x)
+    middle = F.conv2d(x, *side_by_side([first.conv for first in firsts]), padding=1)
     middle = F.relu(_normed([first.bn for first in firsts], middle), inplace=True)
-    return list(_each_its_own(lasts, middle).split([last.out_channels for last in lasts], dim=1))
+    joined = F.conv2d(middle, *block_diagonal(lasts), padding=1)
+    return list(joined.split([last.out_channels for last in lasts], dim=1))
 
 
-def _beside(convs: Sequence[nn.Conv2d], x: Tensor) -> Tensor:
-    """All convolutions of one map, their channels one after the other."""
-    bias = None if convs[0].bias is None else torch.cat([conv.bias for conv in convs])  # type: ignore[misc]
-    return F.conv2d(x, torch.cat([conv.weight for conv in convs]), bias, padding=1)
+def side_by_side(convs: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias (None without) of one convolution whose output channels are those of all, one after the other."""
+    bias = [conv.bias for conv in convs if conv.bias is not None]
+    return torch.cat([conv.weight for conv in convs]), torch.cat(bias) if bias else None
+
+
+def block_diagonal(convs: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of one over the input channels of all, as many of each, in which each output reads its own."""
+    weight, bias = side_by_side(convs)
+    own = [[float(i == j) for j in range(len(convs))] for i, conv in enumerate(convs) for _ in range(conv.out_channels)]
+    spread = weight[:, None] * constant(own, weight.device, weight.dtype)[..., None, None, None]
+    return spread.flatten(1, 2), bias
 
 
 def _normed(norms: Sequence[nn.Module], x: Tensor) -> Tensor:
@@ -54,13 +63,3 @@ def _normed(norms: Sequence[nn.Module], x: Tensor) -> Tensor:
             torch._foreach_copy_([getattr(norm, own) for norm in batch_norms], parts)
         torch._foreach_add_([norm.num_batches_tracked for norm in batch_norms], 1)  # type: ignore[misc]
     return normed
-
-
-def _each_its_own(convs: Sequence[nn.Conv2d], x: Tensor) -> Tensor:
-    """Each convolution on its own channels of a map: one that stands for all has weight 0 where it should not read."""
-    weight = torch.cat([conv.weight for conv in convs])
-    outputs = [conv.out_channels for conv in convs]
-    own = [[float(i == j) for j in range(len(convs))] for i, count in enumerate(outputs) for _ in range(count)]
-    spread = weight[:, None] * constant(own, x.device, weight.dtype)[..., None, None, None]
-    bias = torch.cat([conv.bias for conv in convs])  # type: ignore[misc]
-    return F.conv2d(x, spread.flatten(1, 2), bias, padding=1)

@@ -150,4 +150,8 @@ class TaskHead(nn.ModuleDict):
         """(B, channels, nx, ny) -> raw maps."""
         if shared.is_cuda and can_join(self.values()):
             return TaskMaps(**dict(zip(self, joined_branches(self.values(), shared), strict=True)))
+        return self.one_by_one(shared)
+
+    def one_by_one(self, shared: Tensor) -> TaskMaps:
+        """As ``forward``, each branch for itself, as the original asks for them."""
         return TaskMaps(**{name: branch(shared) for name, branch in self.items()})

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from crkd_core.config import HeadConfig
 from crkd_core.geometry.grid import BevGrid
+from crkd_core.models.branches import block_diagonal, side_by_side
 from crkd_core.models.center_head import BOX_MAPS, TASK_FIRST_LABEL, TASKS, CenterHead
 from crkd_core.models.decode import CIRCLE_SQUARED_DISTANCE, IOU_THRESHOLD, NMS_SIZE_SCALE, Z_LIMIT
 from crkd_core.ops.suppress import suppress
@@ -45,8 +46,8 @@ class PeakHead(nn.Module):
         self.shared = head.shared
         heat = [task["heatmap"] for task in head.tasks]  # type: ignore[index]
         channels = heat[0][1].in_channels
-        self.heat_first = _side_by_side([branch[0].conv for branch in heat])
-        self.heat_last = _block_diagonal([branch[1] for branch in heat])
+        self.heat_first = _conv(*side_by_side([branch[0].conv for branch in heat]))
+        self.heat_last = _conv(*block_diagonal([branch[1] for branch in heat]))
         boxes = [[task[name] for name, _ in BOX_MAPS] for task in head.tasks]  # type: ignore[index]
         first = [[_rows(branch[0].conv) for branch in task] for task in boxes]
         self.box_first = _stack(torch.cat(task, dim=1) for task in first)  # (T, 9 C, 5 C)
@@ -172,25 +173,10 @@ def _last_rows(convs: list[nn.Conv2d], channels: int) -> Tensor:
     return matrix.flatten(0, 2)
 
 
-def _side_by_side(convs: list[nn.Conv2d]) -> nn.Conv2d:
-    """One convolution whose output channels are those of all."""
-    joined = nn.Conv2d(convs[0].in_channels, sum(c.out_channels for c in convs), 3, padding=1)
-    return _with(joined, torch.cat([c.weight for c in convs]), convs)
-
-
-def _block_diagonal(convs: list[nn.Conv2d]) -> nn.Conv2d:
-    """One convolution over the channels of all, in which each output reads only its own."""
-    inputs, outputs = [c.in_channels for c in convs], [c.out_channels for c in convs]
-    joined = nn.Conv2d(sum(inputs), sum(outputs), 3, padding=1)
-    weight = torch.zeros_like(joined.weight)
-    for i, conv in enumerate(convs):
-        rows, columns = sum(outputs[:i]), sum(inputs[:i])
-        weight[rows : rows + outputs[i], columns : columns + inputs[i]] = conv.weight
-    return _with(joined, weight, convs)
-
-
-def _with(conv: nn.Conv2d, weight: Tensor, sources: list[nn.Conv2d]) -> nn.Conv2d:
+def _conv(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """A 3x3 convolution that does not learn."""
+    assert bias is not None
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
     conv.weight = nn.Parameter(weight.detach().contiguous(memory_format=torch.channels_last), requires_grad=False)
-    bias = [c.bias.detach() for c in sources if c.bias is not None]
-    conv.bias = nn.Parameter(torch.cat(bias), requires_grad=False)
+    conv.bias = nn.Parameter(bias.detach(), requires_grad=False)
     return conv

@@ -49,8 +49,6 @@ logger = logging.getLogger(__name__)
 
 EMA_EVERY = 10
 """Steps between two updates of the averaged weights."""
-LOWER = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""What autocast computes in, by Lightning's name of the precision; float32 otherwise."""
 READ_AHEAD = 4
 """Batches that each loading process reads ahead."""
 
@@ -109,7 +107,7 @@ class DetectionTraining(lightning.LightningModule):
     def on_fit_start(self) -> None:
         """The teacher is no part of this module, so it is moved by hand, if it is asked at all."""
         if self._distiller is not None and self._distiller.teaches:
-            self._distiller.onto(self.device, LOWER.get(self.options.precision, torch.float32))
+            self._distiller.onto(self.device, autocast_dtype(self.options.precision))
 
     def on_train_batch_start(self, _batch: TrainingBatch, batch_index: int) -> None:
         """What a step draws at random depends on nothing that was drawn before: a resumed run draws the same."""
@@ -302,6 +300,11 @@ def _begin(model: FusionDetector, start: Mapping[str, torch.Tensor] | None, pret
             raise TrainingError(f"recipe {model.recipe.name}: has no camera branch that {pretrained} could start")
         report = load_pretrained(model.camera.backbone, pretrained)
         logger.info("%s: %d entries loaded, %d not needed", pretrained, report.loaded, len(report.dropped))
+
+
+def autocast_dtype(precision: str) -> torch.dtype:
+    """What autocast computes in, by Lightning's name of the precision; float32 where there is none."""
+    return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision, torch.float32)
 
 
 def start_from(model: FusionDetector, start: Mapping[str, torch.Tensor]) -> None:

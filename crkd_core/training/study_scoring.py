@@ -12,7 +12,7 @@ from crkd_core.training.evaluation import evaluate
 from crkd_core.training.ground_truth import load_devkit, truth_from_nuscenes
 from crkd_core.training.nuscenes_data import nuscenes_frames
 from crkd_core.training.scoring import ScoredFrames
-from crkd_core.training.submission import Results, read_submission, used_sensors, write_submission
+from crkd_core.training.submission import Results, read_submission, write_results
 
 RESULTS, METRICS = "results.json", "metrics.json"
 
@@ -64,6 +64,5 @@ def _results(folder: Path, root: Path, version: str, split: str | None) -> Resul
     results = ScoredFrames(nuscenes_frames(root, version, recipe, split=split)).detected(
         folder / "model", progress=True
     )
-    if any(results.values()):  # the official format wants at least one box
-        write_submission(folder / RESULTS, results, tokens=list(results), **used_sensors(recipe))
+    write_results(folder / RESULTS, results, recipe)
     return results

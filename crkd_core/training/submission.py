@@ -54,6 +54,12 @@ class SubmissionError(UserError):
     """Results that the benchmark would not accept."""
 
 
+def write_results(path: Path, results: Results, recipe: Recipe) -> None:
+    """What a detector of this recipe has found, as ``write_submission``; nothing if that is no box at all."""
+    if any(results.values()):  # the official format wants at least one
+        write_submission(path, results, tokens=list(results), **used_sensors(recipe))
+
+
 def used_sensors(recipe: Recipe) -> dict[str, bool]:
     """The result file's flags of what a detector of this recipe reads."""
     return {
