@@ -48,6 +48,8 @@ PARTIAL = ".partial"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
 FULL_PROCESSES = 4
 """What the full recipes' samples per process are meant for."""
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Threads of one process, by the libraries that ask; arms and their loading processes share the cores already."""
 TEACHER_WORKERS = 3
 """Times as many loading processes for a teacher, if there are as many cores: nearly all arms wait for it."""
 FINDINGS = "study_findings.md"
@@ -82,7 +84,7 @@ def arguments() -> argparse.Namespace:
         "--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="recipe changes of every arm"
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--drives", type=int, default=3000, help="simulated drives to train on (default: %(default)s)")
+    data.add_argument("--drives", type=int, default=700, help="simulated drives to train on (default: %(default)s)")
     data.add_argument("--frames-per-drive", type=int, default=4, help="key frames of each (default: %(default)s)")
     data.add_argument("--test-drives", type=int, default=40, help="simulated drives to score on (default: %(default)s)")
     data.add_argument("--image-width", type=int, default=448, help="of simulated images (default: %(default)s)")
@@ -143,13 +145,20 @@ def main() -> int:
     begin = time.monotonic()
     outcome = run_jobs(
         jobs,
-        [{"CUDA_VISIBLE_DEVICES": gpus} for gpus in args.per_gpu * visible_gpus(args.gpus, args.processes)],
+        places(args),
         seconds=None if args.minutes is None else 60 * args.minutes,
         say=lambda words: print(f"{(time.monotonic() - begin) / 60:6.1f} min  {words}", flush=True),
     )
     print(f"{len(outcome.done)} of {len(jobs)} done, {len(outcome.failed)} failed, {len(outcome.left)} not started")
     write_page(args.out, args.docs or args.out)
     return 1 if outcome.failed else 0
+
+
+def places(args: argparse.Namespace) -> list[dict[str, str]]:
+    """What each place adds to the environment of its arm: GPUs, and, beside others, one thread in each process."""
+    gpus = args.per_gpu * visible_gpus(args.gpus, args.processes)
+    threads = {name: os.environ.get(name, "1") for name in THREADS} if len(gpus) > 1 else {}
+    return [{"CUDA_VISIBLE_DEVICES": names, **threads} for names in gpus]
 
 
 def visible_gpus(count: int, of_each: int) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["teacher", "baseline", "student", "crkd"]
-Part = Literal["table", "weights", "loss", "correction"]
+Part = Literal["table", "variant", "loss", "correction"]
 
 _OFF = {
     "CSRD": ("distillation.radar.weight=0",),
@@ -89,13 +89,17 @@ BALANCED = (
 """With these each loss pulls about a third as hard as the detector's own ones, in the part where it pulls hardest, at a
 student of the study (``training/probe_distillation.py``, see docs/study_findings.md)."""
 
+FROM_SCRATCH = ("train.steps=2400", "train.warmup_steps=300", "train.learning_rate=1.0e-3")
+"""As ``student_study`` trains, which then is what a student without a teacher comes to in as many steps."""
+
 ARMS = (
     Arm("teacher", "camera + LiDAR", "teacher", "table"),
     Arm("student", "camera + radar, gated fusion", "student", "table", reference="baseline"),
     Arm("crkd", "the student, trained on with all four losses", "crkd", "table", (), CONTROL, _PAIR),
     Arm(CONTROL, "the student, trained on by itself", "crkd", "table", _without(*_OFF), "student", ("student",)),
     Arm("baseline", "camera + radar, convolutional fusion", "baseline", "table"),
-    Arm("crkd_balanced", "crkd, all losses of like pull", "crkd", "weights", BALANCED, CONTROL, _PAIR),
+    Arm("crkd_balanced", "crkd, all losses of like pull", "crkd", "variant", BALANCED, CONTROL, _PAIR),
+    Arm("crkd_scratch", "all losses from the first step on", "crkd", "variant", FROM_SCRATCH, "student", ("teacher",)),
     _alone("CSRD", "radar map against the teacher's objectness"),
     _alone("MSFD", "camera and fused features at objects"),
     _alone("RelD", "relations between places"),
@@ -136,7 +140,7 @@ class SeededArm:
     def place(self) -> tuple[bool, int]:
         """Where it stands among all: what has all its seeds first, the others seed by seed, last what only spreads."""
         spread_only = self.arm.name == "teacher" and self.seed != FIRST_SEED
-        return spread_only, 0 if self.arm.part in ("table", "weights") else 1 + self.seed
+        return spread_only, 0 if self.arm.part in ("table", "variant") else 1 + self.seed
 
 
 def name_of(arm: str, seed: int) -> str:

@@ -22,7 +22,7 @@ STUDY = "study.json"
 """What was called, in the folder of a study."""
 _PARTS = {
     "table": "The table",
-    "weights": "Other weights",
+    "variant": "Other ways to distil",
     "loss": "Each loss alone",
     "correction": "Each correction undone",
 }
@@ -30,7 +30,7 @@ _NO_ARMS = (
     "Two corrections are no arms: `distillation.teacher_backbone` needs ImageNet weights, and pasting objects for a "
     "student (`samples.paste`) needs those cut out of nuScenes."
 )
-_COLOURS = {"table": "#0072b2", "weights": "#cc79a7", "loss": "#009e73", "correction": "#d55e00"}
+_COLOURS = {"table": "#0072b2", "variant": "#cc79a7", "loss": "#009e73", "correction": "#d55e00"}
 
 
 @dataclass(frozen=True)

@@ -98,9 +98,9 @@ def test_an_arm_needs_a_teacher_when_it_learns_from_one():
 
 def test_the_table_has_all_its_seeds_before_anything_else_has_a_second_one():
     *runs, last = seeded(ARMS, range(2))
-    table = sum(run.arm.part in ("table", "weights") for run in runs)
+    table = sum(run.arm.part in ("table", "variant") for run in runs)
     assert [run.name for run in runs[:3]] == ["teacher-seed0", "student-seed0", "student-seed1"]
-    assert all(run.arm.part in ("table", "weights") for run in runs[:table])
+    assert all(run.arm.part in ("table", "variant") for run in runs[:table])
     assert [run.seed for run in runs[table:]] == sorted(run.seed for run in runs[table:])
     assert last.name == "teacher-seed1"  # from which nobody learns
 
@@ -144,7 +144,8 @@ def test_the_page_has_means_spreads_and_differences_of_equal_seeds(out: Path):
     assert line(page, "| only_csrd |").endswith("| 0 | not scored |" + 9 * "  |")
     assert line(page, "| only_msfd |").endswith("| 0 | not run |" + 9 * "  |")
     assert "teacher > CRKD > student >= baseline, holds here: teacher 0.600 > crkd 0.525" in page
-    assert f"10 runs of 5 of the {len(ARMS)} arms are scored; not: crkd_balanced, only_csrd, only_msfd" in page
+    missing = "crkd_balanced, crkd_scratch, only_csrd, only_msfd"
+    assert f"10 runs of 5 of the {len(ARMS)} arms are scored; not: {missing}" in page
     assert "training/train.py crkd --seed 1\n" in page
     assert "```\nmake data\ntraining/train.py teacher --seed 0\n" in page
     assert "device abacus" in page
