@@ -224,11 +224,12 @@ def arm_jobs(args: argparse.Namespace, data: Sequence[str]) -> list[Job]:
     wanted = set(known if args.arms is None else args.arms)
     wanted |= {needed for name in wanted for needed in known[name].needs}
     chosen = tuple(arm for arm in ARMS if arm.name in wanted)
-    jobs = []
+    jobs: list[Job] = []
     for arm in seeded(chosen, range(args.seeds)):
         folder = args.out / arm.name
         command, done, finish = arm_command(args, arm), arm_done(args, folder, arm), arm_finish(folder, arm)
-        jobs.append(Job(arm.name, command, done, finish, folder / "log.txt", needs=(*data, *arm.needs)))
+        needs = [*data, *arm.needs, *((job.name for job in jobs) if arm.spread_only else ())]
+        jobs.append(Job(arm.name, command, done, finish, folder / "log.txt", needs=tuple(needs)))
     return jobs
 
 

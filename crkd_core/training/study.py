@@ -89,7 +89,7 @@ BALANCED = (
 """With these each loss pulls about a third as hard as the detector's own ones, in the part where it pulls hardest, at a
 student of the study (``training/probe_distillation.py``, see docs/study_findings.md)."""
 
-FROM_SCRATCH = ("train.steps=2400", "train.warmup_steps=300", "train.learning_rate=1.0e-3")
+FROM_SCRATCH = ("train.steps=2000", "train.warmup_steps=300", "train.learning_rate=1.0e-3")
 """As ``student_study`` trains, which then is what a student without a teacher comes to in as many steps."""
 
 ARMS = (
@@ -137,10 +137,14 @@ class SeededArm:
         return tuple(name_of(name, FIRST_SEED if name == "teacher" else self.seed) for name in self.arm.needs)
 
     @property
+    def spread_only(self) -> bool:
+        """Whether nobody learns from this teacher: to be run when nothing else is left."""
+        return self.arm.name == "teacher" and self.seed != FIRST_SEED
+
+    @property
     def place(self) -> tuple[bool, int]:
-        """Where it stands among all: what has all its seeds first, the others seed by seed, last what only spreads."""
-        spread_only = self.arm.name == "teacher" and self.seed != FIRST_SEED
-        return spread_only, 0 if self.arm.part in ("table", "variant") else 1 + self.seed
+        """Where it stands among all: the table with all its seeds first, the others seed by seed."""
+        return self.spread_only, 0 if self.arm.part == "table" else 1 + self.seed
 
 
 def name_of(arm: str, seed: int) -> str:

@@ -98,9 +98,9 @@ def test_an_arm_needs_a_teacher_when_it_learns_from_one():
 
 def test_the_table_has_all_its_seeds_before_anything_else_has_a_second_one():
     *runs, last = seeded(ARMS, range(2))
-    table = sum(run.arm.part in ("table", "variant") for run in runs)
+    table = sum(run.arm.part == "table" for run in runs)
     assert [run.name for run in runs[:3]] == ["teacher-seed0", "student-seed0", "student-seed1"]
-    assert all(run.arm.part in ("table", "variant") for run in runs[:table])
+    assert all(run.arm.part == "table" for run in runs[:table])
     assert [run.seed for run in runs[table:]] == sorted(run.seed for run in runs[table:])
     assert last.name == "teacher-seed1"  # from which nobody learns
 
