@@ -137,6 +137,6 @@ def _move(
     product, offset = np.zeros((5, 5)), np.zeros(5)
     product[:3, :3], offset[:3] = T[:3, :3].T, T[:3, 3]
     product[3, 3], offset[4] = 1.0, 1e-9 * (stamp - sweep.stamp)
-    rows = points.view(np.float32).reshape(-1, len(LIDAR_DTYPE))
+    rows = np.ascontiguousarray(points).view(np.float32).reshape(out.shape)
     np.matmul(rows, product.astype(np.float32), out=out)
     out += offset.astype(np.float32)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from crkd_core.config import ResponseDistillation
 from crkd_core.models.center_head import JoinedMaps
-from crkd_core.models.center_loss import clamped_score, named_by_task, sum_by_task
+from crkd_core.models.center_loss import clamped_score, code_weights, named_by_task, sum_by_task
 from crkd_core.models.center_targets import CODES
 from crkd_core.models.normaliser import greatest, mean_count
 from crkd_core.ops.constants import constant
@@ -38,7 +38,11 @@ def response_loss(student: JoinedMaps, teacher: JoinedMaps, config: ResponseDist
         weight = constant(config.task_weights, score.device)
         heatmap = heatmap_losses(student.heatmap, score, center_score=config.center_score)
         box = box_losses(
-            student.codes.float(), teacher.codes.float(), sum_by_task(score, dim=1), box_score=config.box_score
+            student.codes.float(),
+            teacher.codes.float(),
+            sum_by_task(score, dim=1),
+            box_score=config.box_score,
+            velocity_weight=config.velocity_weight,
         )
         return named_by_task(config.heatmap_weight * weight * heatmap, config.box_weight * weight * box)
 
@@ -60,7 +64,7 @@ def heatmap_losses(logits: Tensor, score: Tensor, *, center_score: float) -> Ten
     return sum_by_task(loss.sum((0, 2, 3))) / mean_count(centers, least=1)
 
 
-def box_losses(student: Tensor, teacher: Tensor, score: Tensor, *, box_score: float) -> Tensor:
+def box_losses(student: Tensor, teacher: Tensor, score: Tensor, *, box_score: float, velocity_weight: float) -> Tensor:
     """S: smooth L1 between the box codes, weighted by the teacher's score, mean over the cells that count and codes.
 
     Args:
@@ -68,6 +72,7 @@ def box_losses(student: Tensor, teacher: Tensor, score: Tensor, *, box_score: fl
         teacher: (B, nx * ny, T, 10).
         score: y of the teacher, added up over the classes of each task, (B, T, nx, ny).
         box_score: cells whose score is higher count; lowered by hundredths for each task until there is one.
+        velocity_weight: of the last two codes; the others have 1.
 
     Returns:
         (T,), of each task.
@@ -76,5 +81,6 @@ def box_losses(student: Tensor, teacher: Tensor, score: Tensor, *, box_score: fl
     # The largest of box_score, box_score - 0.01, ... that some cell exceeds; found without asking the device.
     steps = ((box_score - greatest(score.amax((0, 1)))) / BOX_SCORE_STEP).floor().clamp(min=-1) + 1
     counted = (score > box_score - BOX_SCORE_STEP * steps).float()
-    distance = F.smooth_l1_loss(student, teacher, reduction="none").sum(3) * (score * counted)
+    by_code = F.smooth_l1_loss(student, teacher, reduction="none") * code_weights(velocity_weight, student.device)
+    distance = by_code.sum(3) * (score * counted)
     return BOX_FACTOR / CODES * distance.sum((0, 1)) / mean_count(counted.sum((0, 1)), least=1)

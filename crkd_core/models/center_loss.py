@@ -67,11 +67,16 @@ def box_losses(codes: Tensor, targets: CenterTargets, velocity_weight: float) ->
     """
     cells = targets.cells.transpose(1, 2)[..., None].expand(-1, -1, -1, CODES)
     predicted = codes.gather(1, cells).float().transpose(1, 2)
-    weight = constant([1.0] * (CODES - 2) + [velocity_weight] * 2, predicted.device)
+    weight = code_weights(velocity_weight, predicted.device)
     known = targets.mask[..., None] & ~targets.codes.isnan()
     distance = torch.where(known, predicted - targets.codes, 0.0).abs()
     boxes = targets.mask.sum((0, 2))
     return BOX_WEIGHT * (distance * weight).sum((0, 2, 3)) / mean_count(boxes, plus=1e-4)
+
+
+def code_weights(velocity: float, device: torch.device) -> Tensor:
+    """(10,) weights of the box codes: 1, but of the velocity, the last two."""
+    return constant([1.0] * (CODES - 2) + [velocity] * 2, device)
 
 
 def sum_by_task(values: Tensor, dim: int = 0) -> Tensor:

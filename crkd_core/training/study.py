@@ -89,6 +89,8 @@ BALANCED = (
 """With these each loss pulls about a third as hard as the detector's own ones, in the part where it pulls hardest, at a
 student of the study (``training/probe_distillation.py``, see docs/study_findings.md)."""
 
+NO_VELOCITY = ("distillation.response.velocity_weight=0",)
+
 FROM_SCRATCH = ("train.steps=2000", "train.warmup_steps=300", "train.learning_rate=1.0e-3")
 """As ``student_study`` trains, which then is what a student without a teacher comes to in as many steps."""
 
@@ -99,6 +101,7 @@ ARMS = (
     Arm(CONTROL, "the student, trained on by itself", "crkd", "table", _without(*_OFF), "student", ("student",)),
     Arm("baseline", "camera + radar, convolutional fusion", "baseline", "table"),
     Arm("crkd_balanced", "crkd, all losses of like pull", "crkd", "variant", BALANCED, CONTROL, _PAIR),
+    Arm("crkd_no_velocity", "crkd, but velocities are not taught", "crkd", "variant", NO_VELOCITY, CONTROL, _PAIR),
     Arm("crkd_scratch", "all losses from the first step on", "crkd", "variant", FROM_SCRATCH, "student", ("teacher",)),
     _alone("CSRD", "radar map against the teacher's objectness"),
     _alone("MSFD", "camera and fused features at objects"),

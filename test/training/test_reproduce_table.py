@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -38,6 +39,31 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> str:
     for role, recipe in roles.items():
         (folder / f"{role}.yaml").write_text(yaml.safe_dump(recipe_to_dict(recipe) | {"name": role}))
     return str(folder / "{}.yaml")
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, *args: str) -> argparse.Namespace:
+    """A command line, read."""
+    monkeypatch.setattr(sys, "argv", ["reproduce_table.py", "--out", "unused", *args])
+    found: argparse.Namespace = script("reproduce_table.py").arguments()
+    return found
+
+
+def test_processes_of_arms_side_by_side_have_one_thread_unless_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    places = script("reproduce_table.py").places
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "3"}
+    both = places(asked(monkeypatch, "--gpus", "2"))
+    assert both == [{"CUDA_VISIBLE_DEVICES": gpu, **threads} for gpu in ("0", "1")]
+    assert places(asked(monkeypatch, "--per-gpu", "2")) == 2 * both[:1]
+    assert places(asked(monkeypatch)) == [{"CUDA_VISIBLE_DEVICES": "0"}]
+
+
+def test_a_teacher_that_nobody_learns_from_waits_for_all_others(monkeypatch: pytest.MonkeyPatch):
+    *others, last = script("reproduce_table.py").arm_jobs(asked(monkeypatch, "--arms", "crkd", "baseline"), ["frames"])
+    assert last.name == "teacher-seed1"
+    assert set(last.needs) == {"frames", *(job.name for job in others)}
 
 
 @pytest.mark.timeout(300)

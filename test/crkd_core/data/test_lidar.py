@@ -94,6 +94,16 @@ def test_no_lidar_gives_no_points() -> None:
     assert lidar_points(frame_of(), sweeps=9).shape == (0, 5)
 
 
+def test_points_may_lie_apart_in_memory() -> None:
+    points = structured(np.random.default_rng(0).uniform(-50, 50, (8, 5)).astype(np.float32))
+    apart, together = (
+        LidarSweep(chosen, T_BASE_FROM_LIDAR, T_WORLD_FROM_BASE, STAMP) for chosen in (points[::2], points[::2].copy())
+    )
+    moved = lidar_points(frame_of(apart), sweeps=0)
+    np.testing.assert_array_equal(moved, lidar_points(frame_of(together), sweeps=0))
+    assert moved.shape == (4, 5)
+
+
 def test_many_points_are_moved_where_they_are() -> None:
     """More than are moved at a time; intensity and age stay."""
     points = np.random.default_rng(0).uniform(-50, 50, (10_001, 5)).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -182,11 +183,22 @@ def test_equal_box_answers_cost_nothing_and_weights_scale_a_task():
         torch.testing.assert_close(2 * loss, double[name])
 
 
+def test_velocities_that_are_not_taught_cost_nothing():
+    student, teacher = joined_maps(maps(0)), joined_maps(maps(1))
+    taught, untaught = (response_loss(student, teacher, ResponseDistillation(velocity_weight=w)) for w in (1.0, 0.0))
+    codes = student.codes.clone()
+    codes[..., :8] = teacher.codes[..., :8]
+    velocities = response_loss(replace(student, codes=codes), teacher, ResponseDistillation())
+    for name in (name for name in taught if name.startswith("box/")):
+        assert velocities[name] > 0
+        torch.testing.assert_close(taught[name], untaught[name] + velocities[name])
+
+
 def test_a_teacher_without_confident_cells_still_teaches_boxes():
     score = torch.full((1, 2, 4, 4), 0.02)
     score[0, 0, 1, 2], score[0, 1, 3, 3] = 0.047, 0.3
     student, teacher = torch.zeros(1, 16, 2, 10), torch.full((1, 16, 2, 10), 2.0)
-    unsure, sure = box_losses(student, teacher, score, box_score=0.1).tolist()
+    unsure, sure = box_losses(student, teacher, score, box_score=0.1, velocity_weight=1.0).tolist()
     # Threshold 0.04 is the first that a cell exceeds: smooth L1 of 2 is 1.5, times 10, times the score.
     assert unsure == pytest.approx(1.5 * 10 * 0.047, rel=1e-5)
     assert sure == pytest.approx(1.5 * 10 * 0.3, rel=1e-5)
