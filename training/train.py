@@ -27,7 +27,7 @@ import torch
 import yaml
 
 from crkd_core.cli import ArgumentParser, UserError, finite, run
-from crkd_core.config import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
+from crkd_core.config import Recipe, load_recipe, plain_values, recipe_from_dict, recipe_to_dict
 from crkd_core.data.dataset import FrameSource, TrainingSet
 from crkd_core.data.frames import NuScenesFrames
 from crkd_core.data.packed import PackedFrames
@@ -252,7 +252,7 @@ def changed(recipe: Recipe, changes: list[str]) -> Recipe:
         if not equals or not isinstance(section, dict) or key not in section:
             raise UserError(f"--set {change}: expected KEY=VALUE with a key of the recipe, such as train.steps=100")
         try:
-            section[key] = yaml.safe_load(text)
+            section[key] = plain_values(text)
         except yaml.YAMLError:
             raise UserError(f"--set {change}: the value is not readable as YAML") from None
     return recipe_from_dict(values, source="--set " + " ".join(changes)) if changes else recipe

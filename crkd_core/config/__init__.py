@@ -15,7 +15,7 @@ from crkd_core.config.distillation import (
     RelationDistillation,
     ResponseDistillation,
 )
-from crkd_core.config.loading import load_recipe, recipe_folder, recipe_from_dict, recipe_to_dict
+from crkd_core.config.loading import load_recipe, plain_values, recipe_folder, recipe_from_dict, recipe_to_dict
 from crkd_core.config.model import (
     CameraConfig,
     DecoderConfig,
@@ -54,6 +54,7 @@ __all__ = [
     "SensorDropout",
     "TrainConfig",
     "load_recipe",
+    "plain_values",
     "recipe_folder",
     "recipe_from_dict",
     "recipe_to_dict",

@@ -49,6 +49,24 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     return recipe_from_dict(values, source=str(path))
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads 2e-4 as a number, as YAML 1.2 does and everybody expects; YAML 1.1 wants 2.0e-4."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def plain_values(text: str) -> Any:
+    """What a YAML text holds: a recipe, or one of its values.
+
+    Raises:
+        yaml.YAMLError: it cannot be read.
+    """
+    return yaml.load(text, _Loader)  # noqa: S506  it is a safe one
+
+
 def recipe_from_dict(values: dict[str, Any], source: str) -> Recipe:
     """A validated recipe from plain values (as stored beside a checkpoint).
 
@@ -73,7 +91,7 @@ def _resolved(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise RecipeError(f"{path}: base: recipes name each other in a circle: {' -> '.join(p.stem for p in seen)}")
     try:
-        values = yaml.safe_load(path.read_text())
+        values = plain_values(path.read_text())
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

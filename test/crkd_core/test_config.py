@@ -14,6 +14,7 @@ from crkd_core.config import (
     Recipe,
     RecipeError,
     load_recipe,
+    plain_values,
     recipe_folder,
     recipe_from_dict,
     recipe_to_dict,
@@ -167,6 +168,21 @@ def test_a_recipe_anywhere_may_vary_a_shipped_one(tmp_path: Path):
     mine, shipped = load_recipe(tmp_path / "mine.yaml"), load_recipe("student_tiny")
     assert (mine.name, mine.train.steps) == ("mine", 7)
     assert mine.model == shipped.model
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2e-4", 2e-4), ("-1E+3", -1000.0), ("2.5e1", 25.0), ("7", 7), ("null", None), ("e5", "e5"), ("1e5x", "1e5x")],
+)
+def test_numbers_are_read_as_people_write_them(text: str, value: Any):
+    found = plain_values(text)
+    assert (type(found), found) == (type(value), value)
+
+
+def test_a_recipe_may_have_a_learning_rate_without_a_point(tmp_path: Path):
+    file = tmp_path / "slow.yaml"
+    file.write_text("base: student_r50\ndescription: slow\ntrain: {learning_rate: 2e-5}\n")
+    assert load_recipe(file).train.learning_rate == 2e-5
 
 
 def test_broken_yaml_is_one_line(tmp_path: Path):
