@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Run CRKD's table: teacher, baseline, student, CRKD, each loss alone, each correction undone; write it as a page.
+"""Run CRKD's table: its rows, other ways to distil, each loss alone, each correction undone; write it as a page.
 
-    training/reproduce_table.py --out runs/study --gpus 4 --per-gpu 3 --minutes 25      # on simulated drives
+    training/reproduce_table.py --out runs/study --gpus 1 --per-gpu 6 --workers 2       # on simulated drives
     training/reproduce_table.py --out runs/study --gpus 4 --dry-run                     # list commands and order
     training/reproduce_table.py --out runs/table --gpus 4 --processes 4 --dataroot DATA --prepared P   # full recipes
     training/reproduce_table.py --score runs/study          # where nuscenes-devkit is
@@ -50,6 +50,8 @@ FULL_PROCESSES = 4
 """What the full recipes' samples per process are meant for."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Threads of one process, by the libraries that ask; arms and their loading processes share the cores already."""
+SCHEDULE = ("steps", "batch_size", "learning_rate", "warmup_steps")
+"""What a student that is distilled from its first step on has of the recipe of one that learns alone."""
 TEACHER_WORKERS = 3
 """Times as many loading processes for a teacher, if there are as many cores: nearly all arms wait for it."""
 FINDINGS = "study_findings.md"
@@ -98,7 +100,13 @@ def arguments() -> argparse.Namespace:
     work.add_argument(
         "--processes", type=int, default=1, metavar="N", help="GPUs of each arm, by torchrun (default: %(default)s)"
     )
-    work.add_argument("--per-gpu", type=int, default=1, metavar="N", help="arms side by side (default: %(default)s)")
+    work.add_argument(
+        "--per-gpu",
+        type=int,
+        default=1,
+        metavar="N",
+        help="arms side by side, with one thread in each process (default: %(default)s)",
+    )
     work.add_argument(
         "--pretrained", type=Path, metavar="FILE", help="ImageNet weights that teacher, baseline and student start from"
     )
@@ -228,8 +236,8 @@ def arm_jobs(args: argparse.Namespace, data: Sequence[str]) -> list[Job]:
     for arm in seeded(chosen, range(args.seeds)):
         folder = args.out / arm.name
         command, done, finish = arm_command(args, arm), arm_done(args, folder, arm), arm_finish(folder, arm)
-        needs = [*data, *arm.needs, *((job.name for job in jobs) if arm.spread_only else ())]
-        jobs.append(Job(arm.name, command, done, finish, folder / "log.txt", needs=tuple(needs)))
+        after = tuple(job.name for job in jobs) if arm.spread_only else ()
+        jobs.append(Job(arm.name, command, done, finish, folder / "log.txt", needs=(*data, *arm.needs), after=after))
     return jobs
 
 
@@ -248,7 +256,7 @@ def arm_command(args: argparse.Namespace, arm: SeededArm) -> Callable[[], list[s
         scored = ["--evaluate-root", args.out / EVALUATION, "--evaluate-version", EVALUATION_VERSION]
         scored += ["--evaluate-scenes"]
     words += [] if args.score_later else scored
-    if args.pretrained is not None and arm.arm.role != "crkd":
+    if args.pretrained is not None and arm.arm.from_scratch:
         words += ["--pretrained", args.pretrained]
     changes = changes_of(args, arm)
     words += ["--set", *changes] if changes else []
@@ -296,12 +304,16 @@ def arm_done(args: argparse.Namespace, folder: Path, arm: SeededArm) -> Callable
 
 def changes_of(args: argparse.Namespace, arm: SeededArm) -> list[str]:
     """What is not as in the recipe of its role."""
+    changes = list(arm.arm.changes)
+    if arm.arm.role == "crkd" and arm.arm.from_scratch:
+        alone = load_recipe(recipe_name(args, "student")).train
+        changes += [f"train.{name}={getattr(alone, name)}" for name in SCHEDULE]
     if args.dataroot is None or args.recipes is not None:
-        return [*arm.arm.changes, *args.set]
+        return [*changes, *args.set]
     if FULL_PROCESSES % args.processes:
         raise UserError(f"--processes {args.processes}: the full recipes are written for {FULL_PROCESSES}: 1, 2 or 4")
     accumulate = FULL_PROCESSES // args.processes
-    return [*([f"train.accumulate={accumulate}"] if accumulate > 1 else []), *arm.arm.changes, *args.set]
+    return [*([f"train.accumulate={accumulate}"] if accumulate > 1 else []), *changes, *args.set]
 
 
 def arm_finish(folder: Path, arm: SeededArm) -> Callable[[], None]:

@@ -71,7 +71,7 @@ class ResponseDistillation(Section, frozen=True, kw_only=True):
     box_weight: NonNegative = 4.0
     velocity_weight: NonNegative = 1.0
     """Of the two velocity codes beside the other eight. Radars measure speed: a teacher may know less of it than its
-    student, and what it does not know it teaches, too (docs/study_findings.md)."""
+    student, whom it then teaches wrong velocities (docs/study_findings.md)."""
     task_weights: tuple[NonNegative, NonNegative, NonNegative, NonNegative, NonNegative, NonNegative] = (
         2.0, 2.0, 2.0, 1.0, 2.0, 1.0,
     )  # fmt: skip

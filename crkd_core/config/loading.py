@@ -50,11 +50,11 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 2e-4 as a number, as YAML 1.2 does and everybody expects; YAML 1.1 wants 2.0e-4."""
+    """Reads 2e-4 as a number, as YAML 1.2 and ROS 2 do; YAML 1.1 wants 2.0e-4."""
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
 )
 
 

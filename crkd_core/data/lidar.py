@@ -126,17 +126,17 @@ def _close(points: NDArray[np.void]) -> NDArray[np.bool_]:
 def _move(
     sweep: LidarSweep, points: NDArray[np.void], T_out_from_world: FloatArray, stamp: int, *, out: NDArray[np.float32]
 ) -> None:
-    """Points as rows of ``out``, by one product: x, y, z move, the intensity stays, the ring gives way to the age.
+    """Points as rows of ``out``, by one product of (x, y, z, intensity); of the ring nothing is read.
 
-    The transform is put together in float64, which takes positions in the world; that of float32 points to float32
-    points is not the place to be more exact than they are.
+    The transform is put together in float64, since it goes through the world. Points are float32 before and after, and
+    so is the product: a third of the time.
     """
     if points.dtype != LIDAR_DTYPE:
         raise ValueError(f"LiDAR points: expected dtype LIDAR_DTYPE, got {points.dtype}")
     T = T_out_from_world @ sweep.T_world_from_base @ sweep.T_base_from_lidar
-    product, offset = np.zeros((5, 5)), np.zeros(5)
+    product, offset = np.zeros((4, 5)), np.zeros(5)
     product[:3, :3], offset[:3] = T[:3, :3].T, T[:3, 3]
     product[3, 3], offset[4] = 1.0, 1e-9 * (stamp - sweep.stamp)
     rows = np.ascontiguousarray(points).view(np.float32).reshape(out.shape)
-    np.matmul(rows, product.astype(np.float32), out=out)
+    np.matmul(rows[:, :4], product.astype(np.float32), out=out)
     out += offset.astype(np.float32)

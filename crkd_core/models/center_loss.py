@@ -75,7 +75,7 @@ def box_losses(codes: Tensor, targets: CenterTargets, velocity_weight: float) ->
 
 
 def code_weights(velocity: float, device: torch.device) -> Tensor:
-    """(10,) weights of the box codes: 1, but of the velocity, the last two."""
+    """(10,) weights of the box codes: 1, and ``velocity`` for the last two, vx and vy."""
     return constant([1.0] * (CODES - 2) + [velocity] * 2, device)
 
 

@@ -29,6 +29,7 @@ class Job:
         prepare: called just before the command starts.
         log: file that its output is appended to.
         needs: names of the jobs whose work it reads.
+        after: names of jobs that go before it, whatever becomes of them.
         alone: it uses the whole machine, nothing runs beside it.
     """
 
@@ -39,6 +40,7 @@ class Job:
     log: Path
     prepare: Callable[[], None] = lambda: None
     needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
     alone: bool = False
 
 
@@ -127,10 +129,19 @@ def _finished(job: Job) -> str:
 def _next(waiting: Sequence[Job], outcome: Outcome, running: Sequence[Job]) -> Job | None:
     if any(job.alone for job in running):
         return None
+    left = {job.name for job in (*waiting, *running)} - _lost(waiting, outcome)
     for job in waiting:
-        if set(job.needs) <= set(outcome.done):
+        if set(job.needs) <= set(outcome.done) and not left & set(job.after):
             return None if job.alone and running else job
     return None
+
+
+def _lost(waiting: Sequence[Job], outcome: Outcome) -> set[str]:
+    """Names of what has failed, and of what will never start since it needs that."""
+    lost = set(outcome.failed)
+    while more := {job.name for job in waiting if lost & set(job.needs)} - lost:
+        lost |= more
+    return lost
 
 
 def end_with_parent() -> None:

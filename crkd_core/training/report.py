@@ -41,7 +41,7 @@ def _means_table(metrics: Metrics, ceiling: Metrics | None) -> str:
 
 
 def comparison_table(ours: Metrics, other: Metrics) -> str:
-    """Two evaluations side by side, and ours less the other: means, then average precision by class.
+    """Two evaluations side by side, and ours less the other: means, then AP and velocity errors by class.
 
     Of errors (mATE and so on) a negative difference is the better one.
     """
@@ -50,6 +50,10 @@ def comparison_table(ours: Metrics, other: Metrics) -> str:
     for name, figures in ours.classes.items():
         if figures.truths or other.classes[name].truths:
             pairs[f"AP {name}"] = (figures.ap, other.classes[name].ap)
+    for name, figures in ours.classes.items():
+        errors = figures.vel_err, other.classes[name].vel_err
+        if errors != (None, None):
+            pairs[f"AVE {name} m/s"] = errors
     rows = [
         [name, _number(a), _number(b), "-" if a is None or b is None else f"{a - b:+.3f}"]
         for name, (a, b) in pairs.items()

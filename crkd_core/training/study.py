@@ -1,4 +1,4 @@
-"""The arms of CRKD's table: its four rows, each loss alone, each correction undone, and what they need."""
+"""The arms of CRKD's table: its rows, other ways to distil, each loss alone, each correction undone."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class Arm:
         changes: KEY=VALUE changes of the recipe.
         reference: the arm it is compared with, seed by seed; "": none.
         needs: arms whose checkpoints, of the same seed, it starts with.
+
+    An arm of role crkd that needs no student trains as long and as fast as the student's recipe says.
     """
 
     name: str
@@ -38,6 +40,11 @@ class Arm:
     changes: tuple[str, ...] = ()
     reference: str = ""
     needs: tuple[str, ...] = ()
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether it begins with weights that know nothing."""
+        return "student" not in self.needs
 
 
 CONTROL = "student_on"
@@ -91,9 +98,6 @@ student of the study (``training/probe_distillation.py``, see docs/study_finding
 
 NO_VELOCITY = ("distillation.response.velocity_weight=0",)
 
-FROM_SCRATCH = ("train.steps=2000", "train.warmup_steps=300", "train.learning_rate=1.0e-3")
-"""As ``student_study`` trains, which then is what a student without a teacher comes to in as many steps."""
-
 ARMS = (
     Arm("teacher", "camera + LiDAR", "teacher", "table"),
     Arm("student", "camera + radar, gated fusion", "student", "table", reference="baseline"),
@@ -102,7 +106,7 @@ ARMS = (
     Arm("baseline", "camera + radar, convolutional fusion", "baseline", "table"),
     Arm("crkd_balanced", "crkd, all losses of like pull", "crkd", "variant", BALANCED, CONTROL, _PAIR),
     Arm("crkd_no_velocity", "crkd, but velocities are not taught", "crkd", "variant", NO_VELOCITY, CONTROL, _PAIR),
-    Arm("crkd_scratch", "all losses from the first step on", "crkd", "variant", FROM_SCRATCH, "student", ("teacher",)),
+    Arm("crkd_scratch", "all losses from the first step on", "crkd", "variant", (), "student", ("teacher",)),
     _alone("CSRD", "radar map against the teacher's objectness"),
     _alone("MSFD", "camera and fused features at objects"),
     _alone("RelD", "relations between places"),

@@ -172,7 +172,18 @@ def test_a_recipe_anywhere_may_vary_a_shipped_one(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("2e-4", 2e-4), ("-1E+3", -1000.0), ("2.5e1", 25.0), ("7", 7), ("null", None), ("e5", "e5"), ("1e5x", "1e5x")],
+    [
+        ("2e-4", 2e-4),
+        ("-1E+3", -1000.0),
+        ("2.5e1", 25.0),
+        (".5e3", 500.0),
+        (".5e-3", 5e-4),
+        ("3.e2", 300.0),
+        ("7", 7),
+        ("null", None),
+        ("e5", "e5"),
+        ("1e5x", "1e5x"),
+    ],
 )
 def test_numbers_are_read_as_people_write_them(text: str, value: Any):
     found = plain_values(text)

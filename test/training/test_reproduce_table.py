@@ -17,7 +17,7 @@ from micro import micro_crkd, micro_recipe, micro_teacher
 from scripts import script
 
 from crkd_core.cli import UserError
-from crkd_core.config import recipe_to_dict
+from crkd_core.config import load_recipe, recipe_to_dict
 from crkd_core.training.study import ARMS
 
 
@@ -62,8 +62,8 @@ def test_processes_of_arms_side_by_side_have_one_thread_unless_told(monkeypatch:
 
 def test_a_teacher_that_nobody_learns_from_waits_for_all_others(monkeypatch: pytest.MonkeyPatch):
     *others, last = script("reproduce_table.py").arm_jobs(asked(monkeypatch, "--arms", "crkd", "baseline"), ["frames"])
-    assert last.name == "teacher-seed1"
-    assert set(last.needs) == {"frames", *(job.name for job in others)}
+    assert (last.name, last.needs) == ("teacher-seed1", ("frames",))
+    assert set(last.after) == {job.name for job in others}
 
 
 @pytest.mark.timeout(300)
@@ -168,6 +168,13 @@ def test_a_dry_run_lists_every_arm_of_a_data_set_with_the_full_recipes(
     crkd = next(line for line in lines if line.startswith("crkd-seed1: "))
     assert "training/distill.py crkd_r50" in crkd
     assert f"--teacher {tmp_path}/table/teacher-seed0/model --student {tmp_path}/table/student-seed1/model" in crkd
+    scratch = next(line for line in lines if line.startswith("crkd_scratch-seed1: "))
+    assert "--student" not in scratch
+    alone = load_recipe("student_r50").train
+    schedule = (
+        f"train.steps={alone.steps} train.batch_size={alone.batch_size} train.learning_rate={alone.learning_rate} "
+    )
+    assert f"--set train.accumulate=4 {schedule}" in scratch
     assert not (tmp_path / "table").exists()
 
     several = ["--processes", "2", "--pretrained", "r50.pth", "--set", "train.steps=9"]
@@ -176,7 +183,8 @@ def test_a_dry_run_lists_every_arm_of_a_data_set_with_the_full_recipes(
     torchrun = "python -m torch.distributed.run --standalone --nproc-per-node 2 training/train.py teacher_r50 "
     assert lines[0].startswith(f"teacher-seed0: {torchrun}")
     assert "--pretrained r50.pth --set train.accumulate=2 train.steps=9" in lines[0]
-    assert "--pretrained" not in next(line for line in lines if line.startswith("crkd-seed0: "))
+    pretrained = {line.partition("-seed")[0]: "--pretrained r50.pth" in line for line in lines}
+    assert {name for name, given in pretrained.items() if given} == {"teacher", "student", "baseline", "crkd_scratch"}
 
 
 def test_arms_that_are_scored_later_neither_wait_for_what_they_are_scored_on_nor_read_it(

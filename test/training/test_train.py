@@ -119,10 +119,11 @@ def test_recipe_values_can_be_changed_and_shown(
     call: Call, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     args = [recipe, "--synthscenes", "3", "--frames-per-drive", "2", "--out", tmp_path / "run", "--dry-run"]
-    assert call(*args, "--set", "train.steps=5", "image.train_flip=false") == 0
+    assert call(*args, "--set", "train.steps=5", "image.train_flip=false", "train.learning_rate=2e-4") == 0
     shown = capsys.readouterr().out
     assert "micro: 6 samples, 5 steps of 1" in shown
-    assert yaml.safe_load(shown.partition("micro: 6 samples")[0])["image"]["train_flip"] is False
+    resolved = yaml.safe_load(shown.partition("micro: 6 samples")[0])
+    assert (resolved["image"]["train_flip"], resolved["train"]["learning_rate"]) == (False, 2e-4)
     assert not (tmp_path / "run").exists()
 
 

@@ -94,6 +94,11 @@ def test_no_lidar_gives_no_points() -> None:
     assert lidar_points(frame_of(), sweeps=9).shape == (0, 5)
 
 
+def test_rings_that_a_driver_does_not_know_do_no_harm() -> None:
+    known, unknown = (sweep([[5.0, 1.0, 0.5, 30.0, ring]]) for ring in (11.0, float("nan")))
+    np.testing.assert_array_equal(*(lidar_points(frame_of(one), sweeps=0) for one in (known, unknown)))
+
+
 def test_points_may_lie_apart_in_memory() -> None:
     points = structured(np.random.default_rng(0).uniform(-50, 50, (8, 5)).astype(np.float32))
     apart, together = (

@@ -61,8 +61,13 @@ def test_losses_and_gradients_of_a_step(
     detection = center_loss(output.joined, targets, recipe.model.head)
     check(g, "teacher_eval_mode", detection, tolerance=2e-4)
     distiller.teacher.eval()
-    # One frustum point that changes cell, as processors that round otherwise make one, shows at objects: 5e-4 on some.
-    check(g, "teacher_eval_mode", distiller.losses(output, distiller.taught(inputs), boxes, adapters), tolerance=1e-3)
+    distilled = distiller.losses(output, distiller.taught(inputs), boxes, adapters)
+    # Where a processor rounds otherwise, a frustum point may fall into the next cell, which shows in what is averaged
+    # over the cells of objects: by up to 5e-4.
+    at_objects = {name: loss for name, loss in distilled.items() if "features" in name or "response/box" in name}
+    check(g, "teacher_eval_mode", at_objects, tolerance=1e-3)
+    others = {name: loss for name, loss in distilled.items() if name not in at_objects}
+    check(g, "teacher_eval_mode", others, tolerance=2e-4)
     distiller.teacher.train()
     distilled = distiller.losses(output, distiller.taught(inputs), boxes, adapters)
     # Through the batch statistics of few voxels a frustum point that changes cell moves the teacher's scores a little.

@@ -65,6 +65,15 @@ def test_a_job_that_fails_stops_only_those_that_need_it(jobs: Jobs):
     assert any("FAILED a, exit code 3" in words and str(jobs.folder / "logs" / "a") in words for words in jobs.said)
 
 
+def test_a_job_after_others_waits_for_them_whatever_becomes_of_them(jobs: Jobs):
+    failing = jobs.job("a", code="import time; time.sleep(0.3); raise SystemExit(3)")
+    last = replace(jobs.job("z"), after=("a", "b", "c", "d"))
+    outcome = jobs.run([last, failing, jobs.job("b", "a"), jobs.job("c", "b"), jobs.job("d")])
+    assert (sorted(outcome.done), sorted(outcome.left)) == (["d", "z"], ["b", "c"])
+    words = [one.split()[:2] for one in jobs.said]
+    assert words.index(["FAILED", "a,"]) < words.index(["start", "z"])
+
+
 def test_a_job_whose_work_is_not_whole_has_failed_and_the_others_go_on(jobs: Jobs):
     def finish() -> None:
         raise UserError("no checkpoint")

@@ -62,6 +62,17 @@ def test_two_runs_stand_side_by_side_with_their_difference():
     assert "not the same ground truth" not in table
 
 
+def test_velocities_of_two_runs_are_compared_class_by_class():
+    truth = drive()
+    results = entries(perfect(truth))
+    standing = {token: [{**e, "velocity": [0.0, 0.0]} for e in es] for token, es in results.items()}
+    table = comparison_table(evaluate(standing, truth), evaluate(results, truth))
+    ours, other, difference = row(table, "AVE car m/s")
+    assert (float(other), difference) == (0.0, f"+{ours}")
+    assert float(ours) > 0.1
+    assert "AVE traffic_cone" not in table
+
+
 def test_runs_on_other_ground_truth_are_told_apart():
     truth = drive()
     results = entries(perfect(truth))
