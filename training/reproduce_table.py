@@ -108,7 +108,7 @@ def arguments() -> argparse.Namespace:
         help="arms side by side, with one thread in each process (default: %(default)s)",
     )
     work.add_argument(
-        "--pretrained", type=Path, metavar="FILE", help="ImageNet weights that teacher, baseline and student start from"
+        "--pretrained", type=Path, metavar="FILE", help="ImageNet weights, for arms that start from no student"
     )
     work.add_argument("--minutes", type=finite, help="no arm starts later than this (default: no limit)")
     work.add_argument(

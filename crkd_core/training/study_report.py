@@ -176,9 +176,10 @@ def _work(arms: Sequence[Arm], rows: Rows, simulator: str) -> str:
     keys = ("device", "precision", "torch", "commit", "synthscenes")
     facts = {key: sorted({str(row[key]) for row in everything if key in row}) for key in keys}
     words = "; ".join(f"{key} {', '.join(values)}" for key, values in facts.items() if values)
+    scratch = ", ".join(f"`{arm.name}`" for arm in arms if arm.from_scratch)
     notes = (
-        f"{words}. Steps, samples and minutes are of the arm itself, minutes of a resumed one since then; `{CONTROL}` "
-        "and all that follow it start from the student of their seed."
+        f"{words}. Steps, samples and minutes are of the arm itself, minutes of a resumed one since then. All arms but "
+        f"{scratch} start from the student of their seed."
     )
     if simulator:
         notes += f" The simulator's configuration is `{simulator}` now. No arm read its test drives in training."
