@@ -19,7 +19,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -176,17 +176,20 @@ def loaded(recipe: Recipe, samples: TrainingSet, args: argparse.Namespace) -> tu
 
 def divided(recipe: Recipe, batch: TrainingBatch, args: argparse.Namespace, taught: Distiller | None) -> dict[str, Any]:
     """Milliseconds of the parts of a step on one batch, medians, and what the losses of distillation cost."""
-    steps = Steps(recipe, batch, args.precision, taught)
-    parts = medians(steps.timed() for _ in range(WARM_UP + args.steps))
+    heard = [Steps(recipe, batch, args.precision, taught)]
+    if taught is not None and taught.teaches:
+        heard.append(Steps(recipe, batch, args.precision, Unheard(taught)))
+    # In turns: what slows the machine down for some seconds is not taken for the losses.
+    turns = [[steps.timed() for steps in heard] for _ in range(WARM_UP + args.steps)]
+    parts, *without = (medians(one) for one in zip(*turns, strict=True))
     whole = sum(parts.values())
     found: dict[str, Any] = {"device_samples_per_s": 1000 * recipe.train.batch_size / whole, "step_ms": parts}
-    if taught is not None and taught.teaches:
-        unheard = Steps(recipe, batch, args.precision, Unheard(taught))
-        without = sum(medians(unheard.timed() for _ in range(WARM_UP + args.steps)).values())
-        found["distillation_losses"] = {"ms": whole - without, "share_of_step": 1 - without / whole}
+    if without:
+        rest = sum(without[0].values())
+        found["distillation_losses"] = {"ms": whole - rest, "share_of_step": 1 - rest / whole}
     if args.kernels:
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
-            steps.timed()
+            heard[0].timed()
         order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
         print(record.key_averages().table(sort_by=order, row_limit=args.kernels, max_name_column_width=90))
     return found
@@ -266,9 +269,9 @@ def between(start: float | torch.cuda.Event, stop: float | torch.cuda.Event) -> 
     return float(start.elapsed_time(stop))
 
 
-def medians(steps: Iterator[dict[str, float]]) -> dict[str, float]:
+def medians(steps: Sequence[dict[str, float]]) -> dict[str, float]:
     """Of each part, warm-up left out."""
-    kept = list(steps)[WARM_UP:]
+    kept = steps[WARM_UP:]
     return {part: statistics.median(step[part] for step in kept) for part in kept[0]}
 
 

@@ -92,7 +92,7 @@ def study_page(
         "the last checkpoint (averaged weights), never one chosen by its score. ± is the standard deviation over "
         "seeds; differences are means over seeds of the difference to the row named, of the same seed."
     )
-    parts = ["# CRKD's table", method, "![NDS of every arm](study.png)", _order(rows)]
+    parts = ["# CRKD's table", method, "![NDS of every arm, and differences to the control](study.png)", _order(rows)]
     if findings:
         parts.append(f"What that comes from: [{findings}]({findings}).")
     for part, title in _PARTS.items():
@@ -192,20 +192,37 @@ def _commands(rows: Rows, data: Sequence[str]) -> str:
 
 
 def study_picture(arms: Sequence[Arm], rows: Rows, path: Path) -> None:
-    """NDS of every arm that is scored: a dot for each seed, a line at the mean; less than 150 kB."""
-    scored = [arm for arm in arms if _scores(rows, arm.name)]
-    figure = Figure(figsize=(9, 1.2 + 0.34 * max(1, len(scored))))
-    axes = figure.subplots()
-    for place, arm in enumerate(reversed(scored)):
-        values = list(_scores(rows, arm.name).values())
-        axes.plot(values, [place] * len(values), "o", color=_COLOURS[arm.part], alpha=0.8)
-        axes.plot([statistics.fmean(values)], [place], "|", color=_COLOURS[arm.part], markersize=18, markeredgewidth=2)
-    for name, style in (("crkd", "-"), (CONTROL, "--")):
-        if values := list(_scores(rows, name).values()):
-            axes.axvline(statistics.fmean(values), color="#999999", linewidth=0.8, linestyle=style, zorder=0)
-    axes.set_yticks(range(len(scored)), [arm.name for arm in reversed(scored)])
-    axes.set_xlabel(f"NDS; lines: crkd (full), {CONTROL} (dashed)")
-    axes.grid(axis="x", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    """NDS of every arm that is scored, a mark for each seed; and what sets it apart from the control; below 150 kB.
+
+    The second part shows the arms that start from a student, seed by seed, for students differ by more than what is
+    made of them.
+    """
+    scored = [arm for arm in reversed(arms) if _scores(rows, arm.name)]
+    figure = Figure(figsize=(11, 1.4 + 0.34 * max(1, len(scored))))
+    whole, apart = figure.subplots(1, 2, sharey=True, width_ratios=(5, 4))
+    control = {name: _scores(rows, CONTROL, name) for name in ("NDS", "mAP")}
+    for place, arm in enumerate(scored):
+        colour, own = _COLOURS[arm.part], _scores(rows, arm.name)
+        for seed, value in own.items():
+            whole.plot(value, place, _mark(seed), color=colour, alpha=0.8)
+        whole.plot(statistics.fmean(own.values()), place, "|", color=colour, markersize=18, markeredgewidth=2)
+        if arm.from_scratch or arm.name == CONTROL:
+            continue
+        for name, fill in (("NDS", colour), ("mAP", "none")):
+            for seed, value in _scores(rows, arm.name, name).items():
+                if seed in control[name]:
+                    apart.plot(value - control[name][seed], place, _mark(seed), color=colour, markerfacecolor=fill)
+    apart.axvline(0, color="#999999", linewidth=0.8, zorder=0)
+    whole.set_yticks(range(len(scored)), [arm.name for arm in scored])
+    whole.set_xlabel("NDS; a mark for each seed, line: mean")
+    apart.set_xlabel(f"difference to {CONTROL}, same seed (filled: NDS, hollow: mAP)")
+    for axes in (whole, apart):
+        axes.grid(axis="x", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def _mark(seed: int) -> str:
+    """Of a seed, the same in every row."""
+    return "os^Dv"[seed % 5]

@@ -14,12 +14,15 @@ from scripts import FOLDER, script
 
 from crkd_core.cli import UserError
 from crkd_core.config import load_recipe, recipe_to_dict
-from crkd_core.data.packed import pack_simulated
+from crkd_core.data.dataset import TrainingSet, collate_training
+from crkd_core.data.packed import PackedFrames, pack_simulated
 from crkd_core.data.simulated import simulated_keys
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import save_checkpoint
+from crkd_core.training.loop import DetectionTraining, TrainingOptions, summed
 
 ACTIVATION, AGE, PULLS = "probe_radar_activation.py", "probe_lidar_age.py", "probe_distillation.py"
+GENERALISATION = "probe_generalisation.py"
 WEIGHTS = FOLDER.parent / "weights" / "student_tiny"
 
 
@@ -133,6 +136,32 @@ def test_each_loss_pulls_where_it_reaches(
         assert (relation["decoder"], relation["head"]) == ("0", "0")
         parts = [row["value"] for name, row in by_loss.items() if name.startswith("detection/")]
         assert float(own["value"]) == pytest.approx(sum(map(float, parts)), abs=0.002)
+
+
+def test_losses_on_seen_and_unseen_frames_are_those_of_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    torch.manual_seed(0)
+    recipe = micro_crkd()
+    model = FusionDetector(recipe).eval()
+    save_checkpoint(tmp_path / "model", model, recipe)
+    for name, seeds in (("seen", range(2)), ("unseen", range(9000, 9002))):
+        keys = simulated_keys(seeds, frames_per_drive=1)
+        pack_simulated(tmp_path / name, keys, image_width=128, radar_sweeps=6, lidar_sweeps=range(0), jobs=1)
+    words = [tmp_path / "model", "--seen", tmp_path / "seen", "--unseen", tmp_path / "unseen", "--batch", "2"]
+    monkeypatch.setattr(sys, "argv", [GENERALISATION, *map(str, words)])
+    assert script(GENERALISATION).main() == 0
+    [[row]] = tables(capsys.readouterr().out)
+    for name in ("seen", "unseen"):
+        samples = TrainingSet(PackedFrames(tmp_path / name), recipe, augment=False)
+        batch = collate_training([samples[0, 0], samples[0, 1]])
+        module = DetectionTraining(recipe, TrainingOptions(out=tmp_path))
+        module.model.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            expected = summed(module.eval().losses(batch))
+        for kind in ("heatmap", "box"):
+            assert float(row[f"{kind}, {name}"]) == pytest.approx(expected[f"detection/{kind}"], rel=1e-3)
+    assert float(row["box, gap"]) == pytest.approx(float(row["box, unseen"]) - float(row["box, seen"]), abs=2e-3)
 
 
 @pytest.mark.parametrize(("probe", "words"), [(ACTIVATION, [str(WEIGHTS)]), (AGE, ["1"])])

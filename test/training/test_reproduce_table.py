@@ -125,7 +125,7 @@ def test_arms_run_with_what_they_need_go_on_where_they_were_and_are_scored(
     for name in ("metrics.json", "results.json"):
         (out / "crkd-seed0" / name).unlink()
     (out / "evaluation").rename(out / "elsewhere")
-    again = rf"nothing to score on; .* python training/make_synthscenes\.py --out {out}/evaluation --seeds 9800:9801 "
+    again = rf"nothing to score on; .* python training/make_synthscenes\.py --out {out}/evaluation --seeds 9900:9901 "
     with pytest.raises(UserError, match=again):
         main(monkeypatch, "--score", out)
     (out / "elsewhere").rename(out / "evaluation")

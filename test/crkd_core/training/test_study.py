@@ -144,7 +144,7 @@ def test_the_page_has_means_spreads_and_differences_of_equal_seeds(out: Path):
     assert line(page, "| only_csrd |").endswith("| 0 | not scored |" + 9 * "  |")
     assert line(page, "| only_msfd |").endswith("| 0 | not run |" + 9 * "  |")
     assert "teacher > CRKD > student >= baseline, holds here: teacher 0.600 > crkd 0.525" in page
-    missing = "crkd_balanced, crkd_no_velocity, crkd_scratch, only_csrd, only_msfd"
+    missing = "crkd_balanced, crkd_no_velocity, crkd_gentle, crkd_scratch, only_csrd, only_msfd"
     assert f"10 runs of 5 of the {len(ARMS)} arms are scored; not: {missing}" in page
     assert "training/train.py crkd --seed 1\n" in page
     assert "```\nmake data\ntraining/train.py teacher --seed 0\n" in page
