@@ -8,8 +8,9 @@
 
 Three speeds: that of training itself (the loop of train.py, all processes together), that of the loading processes
 alone, and that of the device alone, which computes steps on one batch that lies there. The last one is divided into
-parts; of a distilled student also what the losses of distillation cost, their share of the way back included: a step
-with them against one without, the teacher running in both. Weights are random, a teacher's too where a recipe is named.
+parts; of a distilled student also what the losses of distillation cost, their share of the way back included: steps
+with them and steps without, in turns, the teacher running in both. Weights are random, a teacher's too where a recipe
+is named.
 """
 
 from __future__ import annotations
@@ -176,20 +177,20 @@ def loaded(recipe: Recipe, samples: TrainingSet, args: argparse.Namespace) -> tu
 
 def divided(recipe: Recipe, batch: TrainingBatch, args: argparse.Namespace, taught: Distiller | None) -> dict[str, Any]:
     """Milliseconds of the parts of a step on one batch, medians, and what the losses of distillation cost."""
-    heard = [Steps(recipe, batch, args.precision, taught)]
+    variants = [Steps(recipe, batch, args.precision, taught)]
     if taught is not None and taught.teaches:
-        heard.append(Steps(recipe, batch, args.precision, Unheard(taught)))
+        variants.append(Steps(recipe, batch, args.precision, Unheard(taught)))
     # In turns: what slows the machine down for some seconds is not taken for the losses.
-    turns = [[steps.timed() for steps in heard] for _ in range(WARM_UP + args.steps)]
+    turns = [[steps.timed() for steps in variants] for _ in range(WARM_UP + args.steps)]
     parts, *without = (medians(one) for one in zip(*turns, strict=True))
     whole = sum(parts.values())
     found: dict[str, Any] = {"device_samples_per_s": 1000 * recipe.train.batch_size / whole, "step_ms": parts}
     if without:
-        rest = sum(without[0].values())
-        found["distillation_losses"] = {"ms": whole - rest, "share_of_step": 1 - rest / whole}
+        whole_without = sum(without[0].values())
+        found["distillation_losses"] = {"ms": whole - whole_without, "share_of_step": 1 - whole_without / whole}
     if args.kernels:
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
-            heard[0].timed()
+            variants[0].timed()
         order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
         print(record.key_averages().table(sort_by=order, row_limit=args.kernels, max_name_column_width=90))
     return found

@@ -6,13 +6,15 @@
     training/probe_generalisation.py runs/study/{student,student_on,crkd}-seed0/model --seen seen --unseen unseen
 
 Where both are high and alike, it still learns what labels alone teach; where they are apart, it knows its frames by
-heart, and a teacher could keep it from that. No augmentation, float32; means over batches of --batch samples.
+heart, and a teacher could keep it from that. Every frame, without augmentation, in float32; means over samples of
+batches of --batch, in each of which the losses are divided by the objects.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,13 +22,14 @@ from benchmark_machine import machine  # type: ignore[import-not-found]
 from tqdm import tqdm
 
 from crkd_core.cli import ArgumentParser, UserError, run
-from crkd_core.data.dataset import TrainingBatch, TrainingSet, collate_training
+from crkd_core.config import Recipe
+from crkd_core.data.dataset import collate_training
+from crkd_core.data.encode import encode_training
 from crkd_core.data.packed import PackedFrames
-from crkd_core.data.sampling import Position
 from crkd_core.models.center_loss import center_loss
 from crkd_core.models.center_targets import center_targets
 from crkd_core.models.detector import FusionDetector
-from crkd_core.runtime.checkpoint import load_checkpoint
+from crkd_core.runtime.checkpoint import load_checkpoint, read_sidecar
 from crkd_core.training.loop import summed
 from crkd_core.training.processes import own_device
 
@@ -48,42 +51,58 @@ def main() -> int:
     args = arguments()
     if args.batch < 1:
         raise UserError(f"--batch: expected 1 or more, got {args.batch}")
-    print(json.dumps({"machine": machine(), "precision": "fp32", "samples per batch": args.batch}))
+    # All is opened before anything is computed: a wrong path or frames without a sensor are known at once.
+    frames = [(opened(args.seen, recipe), opened(args.unseen, recipe)) for recipe in map(recipe_of, args.models)]
+    seen, unseen = (one.contents.seeds for one in frames[0])
+    if both := set(seen) & set(unseen):
+        raise UserError(
+            f"--unseen {args.unseen}: expected other drives than in --seen, got {len(both)} that are in both"
+        )
+    settings = {"seen drives": span(seen), "unseen drives": span(unseen), "samples per batch": args.batch}
+    print(json.dumps({"machine": machine(), "precision": "fp32", **settings}))
     columns = [f"{kind}, {where}" for kind in KINDS for where in ("seen", "unseen", "gap")]
     print("\n| detector | " + " | ".join(columns) + " |\n| --- |" + " ---: |" * len(columns))
-    for folder in args.models:
-        model, checkpoint = load_checkpoint(folder)
-        both = [
-            own_losses(model.to(own_device()), samples(where, model), args.batch) for where in (args.seen, args.unseen)
-        ]
-        figures = [number for kind in KINDS for number in with_gap(*(losses[kind] for losses in both))]
-        name = f"{checkpoint.recipe.name} ({folder})"
-        print(f"| {name} | " + " | ".join(f"{number:.3f}" for number in figures) + " |", flush=True)
+    for path, pair in zip(args.models, frames, strict=True):
+        model = load_checkpoint(path)[0].to(own_device())
+        seen_losses, unseen_losses = (own_losses(model, one, args.batch) for one in pair)
+        cells = [f"{model.recipe.name} ({path})"]
+        for kind in KINDS:
+            figures = (seen_losses[kind], unseen_losses[kind], unseen_losses[kind] - seen_losses[kind])
+            cells += [f"{number:.3f}" for number in figures]
+        print("| " + " | ".join(cells) + " |", flush=True)
     return 0
 
 
-def with_gap(seen: float, unseen: float) -> tuple[float, float, float]:
-    """Both, and how much more the second is."""
-    return seen, unseen, unseen - seen
+def recipe_of(checkpoint: Path) -> Recipe:
+    """Of a checkpoint, without its weights."""
+    return read_sidecar(checkpoint).recipe
 
 
-def samples(folder: Path, model: FusionDetector) -> TrainingSet:
-    """Packed frames as the detector reads them, without augmentation."""
-    frames = PackedFrames(folder, lidar_sweeps=model.recipe.lidar_sweeps)
-    frames.check(model.recipe)
-    return TrainingSet(frames, model.recipe, augment=False)
+def opened(folder: Path, recipe: Recipe) -> PackedFrames:
+    """Packed frames that hold what a detector of the recipe reads."""
+    frames = PackedFrames(folder, lidar_sweeps=recipe.lidar_sweeps)
+    frames.check(recipe)
+    return frames
+
+
+def span(seeds: Sequence[int]) -> str:
+    """Seeds of drives in short."""
+    return f"{min(seeds)} to {max(seeds)}, {len(seeds)} of them"
 
 
 @torch.no_grad()
-def own_losses(model: FusionDetector, of: TrainingSet, batch_size: int) -> dict[str, float]:
-    """The weighted losses of the head, those of its tasks added up: means over batches."""
-    found: list[dict[str, float]] = []
-    for first in tqdm(range(0, len(of), batch_size), disable=None, leave=False):
-        chosen = range(first, min(first + batch_size, len(of)))
-        batch: TrainingBatch = collate_training([of[Position(0, i)] for i in chosen]).to(own_device())
+def own_losses(model: FusionDetector, frames: PackedFrames, batch_size: int) -> dict[str, float]:
+    """The weighted losses of the head, those of its tasks added up: means over samples of those of their batches."""
+    sums = dict.fromkeys(KINDS, 0.0)
+    for first in tqdm(range(0, len(frames), batch_size), disable=None, leave=False):
+        chosen = range(first, min(first + batch_size, len(frames)))
+        samples = [encode_training(frames[i], model.recipe, None) for i in chosen]
+        batch = collate_training(samples).to(own_device())
         targets = center_targets(batch.boxes, batch.labels, model.recipe)
-        found.append(summed(center_loss(model(batch.inputs).joined, targets, model.recipe.model.head)))
-    return {kind: sum(losses[kind] for losses in found) / len(found) for kind in KINDS}
+        losses = summed(center_loss(model(batch.inputs).joined, targets, model.recipe.model.head))
+        for kind in KINDS:
+            sums[kind] += losses[kind] * len(samples)
+    return {kind: total / len(frames) for kind, total in sums.items()}
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ ARMS = (
     Arm("baseline", "camera + radar, convolutional fusion", "baseline", "table"),
     Arm("crkd_balanced", "crkd, all losses of like pull", "crkd", "variant", BALANCED, CONTROL, _PAIR),
     Arm("crkd_no_velocity", "crkd, but velocities are not taught", "crkd", "variant", NO_VELOCITY, CONTROL, _PAIR),
-    Arm("crkd_gentle", "crkd without MSFD and velocities, which cost most", "crkd", "variant", GENTLE, CONTROL, _PAIR),
+    Arm("crkd_gentle", "crkd without MSFD, velocities not taught", "crkd", "variant", GENTLE, CONTROL, _PAIR),
     Arm("crkd_scratch", "all losses from the first step on", "crkd", "variant", (), "student", ("teacher",)),
     _alone("CSRD", "radar map against the teacher's objectness"),
     _alone("MSFD", "camera and fused features at objects"),

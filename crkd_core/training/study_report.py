@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from crkd_core.training.metrics import Metrics
 from crkd_core.training.report import markdown_table
-from crkd_core.training.study import ARMS, CONTROL, Arm
+from crkd_core.training.study import ARMS, Arm
 from crkd_core.training.submission import write_json
 
 ORDER = ("teacher", "crkd", "student", "baseline")
@@ -92,7 +92,12 @@ def study_page(
         "the last checkpoint (averaged weights), never one chosen by its score. ± is the standard deviation over "
         "seeds; differences are means over seeds of the difference to the row named, of the same seed."
     )
-    parts = ["# CRKD's table", method, "![NDS of every arm, and differences to the control](study.png)", _order(rows)]
+    parts = [
+        "# CRKD's table",
+        method,
+        "![NDS of every arm, and differences to what it is compared with](study.png)",
+        _order(rows),
+    ]
     if findings:
         parts.append(f"What that comes from: [{findings}]({findings}).")
     for part, title in _PARTS.items():
@@ -145,9 +150,14 @@ def _table(arms: Sequence[Arm], rows: Rows) -> str:
 
 
 def _difference(arm: Arm, rows: Rows, figure: str) -> str:
-    own, other = _scores(rows, arm.name, figure), _scores(rows, arm.reference, figure)
-    both = [own[seed] - other[seed] for seed in own if seed in other]
+    both = list(_differences(arm, rows, figure).values())
     return _spread(both, sign="+") if both else ""
+
+
+def _differences(arm: Arm, rows: Rows, figure: str) -> dict[int, float]:
+    """Seed -> a figure less that of the arm it is compared with, where both are scored."""
+    own, other = _scores(rows, arm.name, figure), _scores(rows, arm.reference, figure)
+    return {seed: value - other[seed] for seed, value in own.items() if seed in other}
 
 
 def _scores(rows: Rows, arm: str, figure: str = "NDS") -> dict[int, float]:
@@ -192,35 +202,48 @@ def _commands(rows: Rows, data: Sequence[str]) -> str:
 
 
 def study_picture(arms: Sequence[Arm], rows: Rows, path: Path) -> None:
-    """NDS of every arm that is scored, a mark for each seed; and what sets it apart from the control; below 150 kB.
+    """``study_figure`` as a PNG file of less than 150 kB."""
+    study_figure(arms, rows).savefig(path, dpi=100, metadata={"Software": None})
 
-    The second part shows the arms that start from a student, seed by seed, for students differ by more than what is
-    made of them.
+
+def study_figure(arms: Sequence[Arm], rows: Rows) -> Figure:
+    """NDS of every arm that is scored, and its differences to the arm it is compared with.
+
+    The differences are those of equal seeds: students of different seeds differ by more than what is made of one.
     """
     scored = [arm for arm in reversed(arms) if _scores(rows, arm.name)]
-    figure = Figure(figsize=(11, 1.4 + 0.34 * max(1, len(scored))))
+    figure = Figure(figsize=(11, 1.7 + 0.34 * max(1, len(scored))))
     whole, apart = figure.subplots(1, 2, sharey=True, width_ratios=(5, 4))
-    control = {name: _scores(rows, CONTROL, name) for name in ("NDS", "mAP")}
     for place, arm in enumerate(scored):
         colour, own = _COLOURS[arm.part], _scores(rows, arm.name)
         for seed, value in own.items():
             whole.plot(value, place, _mark(seed), color=colour, alpha=0.8)
         whole.plot(statistics.fmean(own.values()), place, "|", color=colour, markersize=18, markeredgewidth=2)
-        if arm.from_scratch or arm.name == CONTROL:
-            continue
-        for name, fill in (("NDS", colour), ("mAP", "none")):
-            for seed, value in _scores(rows, arm.name, name).items():
-                if seed in control[name]:
-                    apart.plot(value - control[name][seed], place, _mark(seed), color=colour, markerfacecolor=fill)
+        for name, fill, offset in (("NDS", colour, 0.15), ("mAP", "white", -0.15)):
+            for seed, value in _differences(arm, rows, name).items():
+                apart.plot(value, place + offset, _mark(seed), color=colour, markerfacecolor=fill)
     apart.axvline(0, color="#999999", linewidth=0.8, zorder=0)
     whole.set_yticks(range(len(scored)), [arm.name for arm in scored])
-    whole.set_xlabel("NDS; a mark for each seed, line: mean")
-    apart.set_xlabel(f"difference to {CONTROL}, same seed (filled: NDS, hollow: mAP)")
+    whole.set_xlabel("NDS; line: mean")
+    apart.set_xlabel("difference, same seed")
+    compared = apart.secondary_yaxis("right")
+    compared.set_yticks(range(len(scored)), [f"to {arm.reference}" if arm.reference else "" for arm in scored])
+    compared.spines[:].set_visible(False)
+    compared.tick_params(length=0)
+    apart.tick_params(axis="y", length=0)
     for axes in (whole, apart):
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100, metadata={"Software": None})
+    seeds = sorted({seed for arm in scored for seed in _scores(rows, arm.name)})
+    marks = {f"seed {seed}": (_mark(seed), "grey") for seed in seeds} | {
+        "filled: NDS": ("o", "grey"),
+        "hollow: mAP": ("o", "white"),
+    }
+    for words, (mark, fill) in marks.items():
+        apart.plot([], [], mark, color="grey", markerfacecolor=fill, label=words)
+    figure.legend(loc="upper center", ncols=len(marks), frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.35 / figure.get_figheight()))
+    return figure
 
 
 def _mark(seed: int) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from micro import micro_crkd, micro_recipe, micro_teacher
 from scripts import script
@@ -19,7 +20,10 @@ from crkd_core.cli import UserError
 from crkd_core.config import Recipe, recipe_to_dict
 from crkd_core.data.packed import pack_simulated
 from crkd_core.data.simulated import simulated_keys
+from crkd_core.distillation.distiller import Distiller
+from crkd_core.models.detector import FusionOutput
 from crkd_core.training.loop import DetectionTraining
+from crkd_core.types import NetworkInput
 
 Measure = Callable[..., dict[str, object]]
 
@@ -90,6 +94,30 @@ def test_a_distilled_step_says_what_its_losses_cost(measure: Measure, tmp_path: 
     cost = found["distillation_losses"]
     assert isinstance(cost, dict)
     assert cost["share_of_step"] == pytest.approx(cost["ms"] / sum(found["step_ms"].values()))  # type: ignore[attr-defined]
+
+
+def test_steps_with_the_losses_and_without_take_turns(
+    measure: Measure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    pytest.importorskip("spconv")
+    calls: list[str] = []
+    asked, compared = Distiller.taught, Distiller.losses
+
+    def taught(self: Distiller, inputs: NetworkInput) -> FusionOutput:
+        calls.append("asked")
+        return asked(self, inputs)
+
+    def losses(self: Distiller, *maps: Any) -> dict[str, torch.Tensor]:
+        calls.append("compared")
+        time.sleep(0.3)
+        return compared(self, *maps)
+
+    monkeypatch.setattr(Distiller, "taught", taught)
+    monkeypatch.setattr(Distiller, "losses", losses)
+    found = measure(micro_crkd(steps=100, batch_size=2), "--teacher", file_of(micro_teacher(), tmp_path))
+    steps = 10 + 2  # warm-up and --steps
+    assert calls[-3 * steps :] == ["asked", "compared", "asked"] * steps
+    assert found["distillation_losses"]["ms"] > 200  # type: ignore[index]
 
 
 def test_what_cannot_be_measured_is_refused(measure: Measure):

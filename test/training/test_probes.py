@@ -145,23 +145,54 @@ def test_losses_on_seen_and_unseen_frames_are_those_of_training(
     recipe = micro_crkd()
     model = FusionDetector(recipe).eval()
     save_checkpoint(tmp_path / "model", model, recipe)
-    for name, seeds in (("seen", range(2)), ("unseen", range(9000, 9002))):
-        keys = simulated_keys(seeds, frames_per_drive=1)
-        pack_simulated(tmp_path / name, keys, image_width=128, radar_sweeps=6, lidar_sweeps=range(0), jobs=1)
+    for name, seeds in (("seen", range(3)), ("unseen", range(9000, 9003))):
+        packed_without_lidar(tmp_path / name, seeds)
     words = [tmp_path / "model", "--seen", tmp_path / "seen", "--unseen", tmp_path / "unseen", "--batch", "2"]
     monkeypatch.setattr(sys, "argv", [GENERALISATION, *map(str, words)])
     assert script(GENERALISATION).main() == 0
     [[row]] = tables(capsys.readouterr().out)
+    module = DetectionTraining(recipe, TrainingOptions(out=tmp_path)).eval()
+    module.model.load_state_dict(model.state_dict())
     for name in ("seen", "unseen"):
         samples = TrainingSet(PackedFrames(tmp_path / name), recipe, augment=False)
-        batch = collate_training([samples[0, 0], samples[0, 1]])
-        module = DetectionTraining(recipe, TrainingOptions(out=tmp_path))
-        module.model.load_state_dict(model.state_dict())
         with torch.no_grad():
-            expected = summed(module.eval().losses(batch))
+            two, one = (
+                summed(module.losses(collate_training([samples[0, i] for i in part]))) for part in ([0, 1], [2])
+            )
         for kind in ("heatmap", "box"):
-            assert float(row[f"{kind}, {name}"]) == pytest.approx(expected[f"detection/{kind}"], rel=1e-3)
-    assert float(row["box, gap"]) == pytest.approx(float(row["box, unseen"]) - float(row["box, seen"]), abs=2e-3)
+            expected = (2 * two[f"detection/{kind}"] + one[f"detection/{kind}"]) / 3
+            assert float(row[f"{kind}, {name}"]) == pytest.approx(expected, rel=1e-3)
+    for kind in ("heatmap", "box"):
+        gap = float(row[f"{kind}, unseen"]) - float(row[f"{kind}, seen"])
+        assert float(row[f"{kind}, gap"]) == pytest.approx(gap, abs=2e-3)
+
+
+def packed_without_lidar(folder: Path, seeds: range) -> None:
+    keys = simulated_keys(seeds, frames_per_drive=1)
+    pack_simulated(folder, keys, image_width=128, radar_sweeps=6, lidar_sweeps=range(0), jobs=1)
+
+
+def test_what_losses_cannot_be_compared_on_is_refused_before_anything_is_computed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("spconv")
+    for name, recipe in (("student", micro_crkd()), ("teacher", micro_teacher())):
+        save_checkpoint(tmp_path / name, FusionDetector(recipe), recipe)
+    packed_without_lidar(tmp_path / "seen", range(1))
+    packed_without_lidar(tmp_path / "unseen", range(1, 2))
+
+    def refused(*words: str) -> str:
+        folders = [str(tmp_path / word) if not word.startswith("--") else word for word in words]
+        monkeypatch.setattr(sys, "argv", [GENERALISATION, *folders])
+        with pytest.raises(UserError) as raised:
+            script(GENERALISATION).main()
+        assert capsys.readouterr().out == ""
+        return str(raised.value)
+
+    assert "got 1 that are in both" in refused("student", "--seen", "seen", "--unseen", "seen")
+    assert "lidar_sweeps: expected" in refused("student", "teacher", "--seen", "seen", "--unseen", "unseen")
+    assert "nowhere" in refused("student", "nowhere", "--seen", "seen", "--unseen", "unseen")
+    assert "no packed frames" in refused("student", "--seen", "seen", "--unseen", "nowhere")
 
 
 @pytest.mark.parametrize(("probe", "words"), [(ACTIVATION, [str(WEIGHTS)]), (AGE, ["1"])])

@@ -11,7 +11,7 @@ from crkd_core.config import load_recipe, recipe_from_dict, recipe_to_dict
 from crkd_core.distillation.distiller import check_pair
 from crkd_core.training.metrics import ClassMetrics, Metrics, summary
 from crkd_core.training.study import ARMS, CONTROL, Arm, seeded
-from crkd_core.training.study_report import calls, note_call, read_rows, study_page, study_picture
+from crkd_core.training.study_report import calls, note_call, read_rows, study_figure, study_page, study_picture
 from crkd_core.types import DETECTION_CLASSES
 
 KNOWN = {arm.name: arm for arm in ARMS}
@@ -53,6 +53,13 @@ def test_every_loss_is_alone_in_one_arm_all_are_in_crkd_and_none_in_the_control(
     assert losses_on(KNOWN[CONTROL]) == set()
     alone = [losses_on(arm) for arm in ARMS if arm.part == "loss"]
     assert sorted(map(sorted, alone)) == sorted([loss] for loss in WEIGHTS)
+
+
+def test_variants_are_what_their_words_say():
+    velocity = {name: resolved(KNOWN[name])["response.velocity_weight"] for name in KNOWN if KNOWN[name].role == "crkd"}
+    assert {name for name, weight in velocity.items() if weight == 0} == {"crkd_no_velocity", "crkd_gentle"}
+    assert losses_on(KNOWN["crkd_no_velocity"]) == losses_on(KNOWN["crkd_balanced"]) == set(WEIGHTS)
+    assert losses_on(KNOWN["crkd_gentle"]) == {"CSRD", "RelD", "RespD"}
 
 
 def test_every_correction_that_data_at_hand_can_undo_is_undone_alone():
@@ -196,3 +203,16 @@ def test_the_picture_is_small(out: Path, tmp_path: Path):
     content = (tmp_path / "study.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     assert 5_000 < len(content) < 150_000
+
+
+def test_the_picture_has_a_mark_for_each_seed_and_each_difference(out: Path):
+    whole, apart = study_figure(ARMS, read_rows(out)).axes
+    names = [label.get_text() for label in whole.get_yticklabels()]
+    assert names == ["baseline", CONTROL, "crkd", "student", "teacher"]
+    row = names.index("crkd")
+    marked = sorted(float(line.get_xdata()[0]) for line in whole.lines if list(line.get_ydata()) == [row])
+    assert marked == pytest.approx([0.5, 0.525, 0.55])  # two seeds and their mean; NDS is half of mAP plus a quarter
+    differences = [line for line in apart.lines if len(line.get_ydata()) == 1 and round(line.get_ydata()[0]) == row]
+    found = sorted(float(line.get_xdata()[0]) for line in differences)
+    assert found == pytest.approx([0.04, 0.05, 0.08, 0.1])
+    assert {line.get_marker() for line in differences} == {"o", "s"}
