@@ -25,11 +25,12 @@ from train import changed
 from crkd_core.cli import ArgumentParser, UserError, run
 from crkd_core.config import load_recipe
 from crkd_core.data.dataset import TrainingBatch, TrainingSet
-from crkd_core.data.packed import PackedFrames
+from crkd_core.data.packed import packed_frames
 from crkd_core.distillation.distiller import Distiller
 from crkd_core.runtime.checkpoint import load_checkpoint
 from crkd_core.training.loop import DetectionTraining, TrainingOptions, start_from, training_loader
 from crkd_core.training.processes import own_device
+from crkd_core.training.report import markdown_table
 
 PARTS = ("camera", "radar", "fuser", "decoder", "head")
 OWN = "detection"
@@ -57,8 +58,7 @@ def main() -> int:
         raise UserError(f"--batches, --at: expected 1, 0 or more, got {args.batches}, {min(args.at)}")
     recipe = changed(load_recipe(args.recipe), args.set)
     teacher, _ = load_checkpoint(args.teacher)
-    frames = PackedFrames(args.frames, lidar_sweeps=teacher.recipe.lidar_sweeps)
-    frames.check(recipe)
+    frames = packed_frames(args.frames, recipe, teacher=teacher.recipe)
     torch.manual_seed(args.seed)
     distiller = Distiller(teacher, recipe)
     options = TrainingOptions(out=Path(), seed=args.seed, workers=args.workers)
@@ -132,7 +132,7 @@ def cosine(one: Tensor, other: Tensor) -> float:
 def print_table(step: int, looks: list[dict[str, list[float]]]) -> None:
     """Means over batches."""
     print(f"\nstep {step}: norm of the gradient (cosine with that of {OWN})\n")
-    print("| loss | value | " + " | ".join(PARTS) + " |\n| --- |" + " ---: |" * (1 + len(PARTS)))
+    print(markdown_table(["loss", "value", *PARTS], []))
     for name in looks[0]:
         value, *figures = torch.tensor([look[name] for look in looks]).mean(0).tolist()
         cells = [f"{n:.2f} ({c:+.2f})" if n > 0 else "0" for n, c in zip(figures[::2], figures[1::2], strict=True)]

@@ -22,16 +22,16 @@ from benchmark_machine import machine  # type: ignore[import-not-found]
 from tqdm import tqdm
 
 from crkd_core.cli import ArgumentParser, UserError, run
-from crkd_core.config import Recipe
 from crkd_core.data.dataset import collate_training
 from crkd_core.data.encode import encode_training
-from crkd_core.data.packed import PackedFrames
+from crkd_core.data.packed import PackedFrames, packed_frames
 from crkd_core.models.center_loss import center_loss
 from crkd_core.models.center_targets import center_targets
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import load_checkpoint, read_sidecar
 from crkd_core.training.loop import summed
 from crkd_core.training.processes import own_device
+from crkd_core.training.report import markdown_table
 
 KINDS = ("heatmap", "box")
 
@@ -52,7 +52,8 @@ def main() -> int:
     if args.batch < 1:
         raise UserError(f"--batch: expected 1 or more, got {args.batch}")
     # All is opened before anything is computed: a wrong path or frames without a sensor are known at once.
-    frames = [(opened(args.seen, recipe), opened(args.unseen, recipe)) for recipe in map(recipe_of, args.models)]
+    recipes = [read_sidecar(path).recipe for path in args.models]
+    frames = [tuple(packed_frames(folder, recipe) for folder in (args.seen, args.unseen)) for recipe in recipes]
     seen, unseen = (one.contents.seeds for one in frames[0])
     if both := set(seen) & set(unseen):
         raise UserError(
@@ -61,28 +62,14 @@ def main() -> int:
     settings = {"seen drives": span(seen), "unseen drives": span(unseen), "samples per batch": args.batch}
     print(json.dumps({"machine": machine(), "precision": "fp32", **settings}))
     columns = [f"{kind}, {where}" for kind in KINDS for where in ("seen", "unseen", "gap")]
-    print("\n| detector | " + " | ".join(columns) + " |\n| --- |" + " ---: |" * len(columns))
+    print("\n" + markdown_table(["detector", *columns], []))
     for path, pair in zip(args.models, frames, strict=True):
         model = load_checkpoint(path)[0].to(own_device())
-        seen_losses, unseen_losses = (own_losses(model, one, args.batch) for one in pair)
-        cells = [f"{model.recipe.name} ({path})"]
-        for kind in KINDS:
-            figures = (seen_losses[kind], unseen_losses[kind], unseen_losses[kind] - seen_losses[kind])
-            cells += [f"{number:.3f}" for number in figures]
-        print("| " + " | ".join(cells) + " |", flush=True)
+        known, others = (own_losses(model, one, args.batch) for one in pair)
+        figures = [one for kind in KINDS for one in (known[kind], others[kind], others[kind] - known[kind])]
+        cells = [f"{model.recipe.name} ({path})", *(f"{figure:.3f}" for figure in figures)]
+        print(f"| {' | '.join(cells)} |", flush=True)
     return 0
-
-
-def recipe_of(checkpoint: Path) -> Recipe:
-    """Of a checkpoint, without its weights."""
-    return read_sidecar(checkpoint).recipe
-
-
-def opened(folder: Path, recipe: Recipe) -> PackedFrames:
-    """Packed frames that hold what a detector of the recipe reads."""
-    frames = PackedFrames(folder, lidar_sweeps=recipe.lidar_sweeps)
-    frames.check(recipe)
-    return frames
 
 
 def span(seeds: Sequence[int]) -> str:
