@@ -126,25 +126,17 @@ class PackedFrames:
         """For each frame, the classes of its objects that have LiDAR or radar returns."""
         return [np.array(labels, dtype=np.int64) for labels in self.contents.labels]
 
+    def check(self, recipe: Recipe) -> None:
+        """Make sure that the frames hold the images and radar scans that a recipe reads.
 
-def packed_frames(folder: Path, recipe: Recipe, *, teacher: Recipe | None = None) -> PackedFrames:
-    """The frames of a folder as a detector reads them.
-
-    Args:
-        folder: of ``pack_simulated``.
-        recipe: of the detector.
-        teacher: of a teacher beside it, whose LiDAR sweeps the frames shall have; None: the detector's own.
-
-    Raises:
-        DataError: see ``PackedFrames``; or they lack images or radar scans that the recipe reads.
-    """
-    frames = PackedFrames(folder, lidar_sweeps=(teacher or recipe).lidar_sweeps)
-    wanted = {"image_width": int(recipe.model.camera is not None), "radar_sweeps": recipe.radar_sweeps}
-    for name, least in wanted.items():
-        found = getattr(frames.contents, name)
-        if found < least:
-            raise DataError(f"{folder}: {name}: recipe '{recipe.name}' needs {least}, found {found}")
-    return frames
+        Raises:
+            DataError: they do not.
+        """
+        wanted = {"image_width": int(recipe.model.camera is not None), "radar_sweeps": recipe.radar_sweeps}
+        for name, least in wanted.items():
+            found = getattr(self.contents, name)
+            if found < least:
+                raise DataError(f"{self._file.parent}: {name}: recipe '{recipe.name}' needs {least}, found {found}")
 
 
 def pack_simulated(
