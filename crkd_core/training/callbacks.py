@@ -165,11 +165,12 @@ class ResumeState(Callback):
             self.on_train_end(trainer, module)
 
     def on_train_end(self, trainer: lightning.Trainer, _module: lightning.LightningModule) -> None:
-        """Write it."""
+        """Write it; no process goes on before it is in its place, for they all read it."""
         partial = self._path.with_suffix(".partial")
         trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
             partial.replace(self._path)
+        trainer.strategy.barrier("resume state")
 
 
 class StopOnSignal(Callback):

@@ -19,7 +19,7 @@ from micro import micro_frame, micro_recipe
 from crkd_core.data.dataset import TrainingSet
 from crkd_core.data.sampling import Shuffled
 from crkd_core.models.detector import FusionDetector
-from crkd_core.training.callbacks import StopOnSignal, TrainingError, decay_after, update_average
+from crkd_core.training.callbacks import ResumeState, StopOnSignal, TrainingError, decay_after, update_average
 from crkd_core.training.loop import TrainingOptions, train
 from crkd_core.training.resume import steps_done
 
@@ -191,3 +191,16 @@ def test_the_decay_of_an_average_grows_to_the_one_asked_for() -> None:
     decays = [decay_after(updates, 0.98) for updates in (0, 10, 100, 440, 441, 10_000)]
     assert decays == [0.1, 0.55, pytest.approx(101 / 110), pytest.approx(0.98), 0.98, 0.98]
     assert decay_after(1, 0.05) == 0.05
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_no_process_goes_on_before_the_resume_state_is_in_its_place(tmp_path: Path, first: bool):
+    """Only the first process moves it there, and all read it afterwards."""
+    there: list[bool] = []
+    trainer: Any = SimpleNamespace(
+        save_checkpoint=lambda path, **_: path.write_text("state"),
+        is_global_zero=first,
+        strategy=SimpleNamespace(barrier=lambda _name: there.append((tmp_path / "last.ckpt").exists())),
+    )
+    ResumeState(tmp_path / "last.ckpt", every=1).on_train_end(trainer, None)  # type: ignore[arg-type]
+    assert there == [first]
