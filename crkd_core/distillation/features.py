@@ -44,8 +44,11 @@ def grown_boxes(boxes: Tensor, config: FeatureDistillation) -> Tensor:
     if config.masks == "corrected":
         speeds = (box_axes(boxes) * speeds[:, None]).sum(2)
     distance = torch.linalg.vector_norm(boxes[:, :2], dim=1, keepdim=True)
-    steps = _steps(distance, config.ranges) + _steps(speeds.abs(), config.speeds)
-    grown = sizes + (sizes * steps).clamp(*config.growth)
+    # A quarter more above each lower bound, and another from the upper one on.
+    values = torch.cat([distance, speeds.abs()], dim=1)
+    lower, upper = constant([config.ranges, config.speeds, config.speeds], boxes.device).T
+    quarters = (values > lower).float() + (values >= upper)
+    grown = sizes + (sizes * (quarters[:, :1] + quarters[:, 1:]) / 4).clamp(*config.growth)
     return torch.cat([boxes[:, :3], grown, boxes[:, 5:]], dim=1)
 
 
@@ -120,8 +123,3 @@ def feature_loss(student: Tensor, teacher: Tensor, mask: Tensor, *, batch_diviso
     squared = F.mse_loss(student.float(), teacher.float(), reduction="none").sum(dim=1)
     factor = 0.5 / (student.shape[1] * batch_divisor)
     return factor * (squared * counted).sum() / mean_count(counted.sum(), least=1)
-
-
-def _steps(values: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """A half from the upper bound on, a quarter above the lower one, else nothing."""
-    return torch.where(values >= bounds[1], 0.5, torch.where(values > bounds[0], 0.25, 0.0))

@@ -26,11 +26,14 @@ def mean_count(count: Tensor, *, least: float = 0.0, plus: float = 0.0) -> Tenso
         least: lower bound of the sum.
         plus: added to it.
     """
-    mean, processes = count.to(torch.float32, copy=True), process_count()
+    processes = process_count()
+    mean = count.to(torch.float32, copy=processes > 1)
     if processes > 1:
         dist.all_reduce(mean)
         mean /= processes
-    return mean.clamp(min=least / processes) + plus / processes
+    if least > 0:
+        mean = mean.clamp(min=least / processes)
+    return mean + plus / processes if plus > 0 else mean
 
 
 @torch.no_grad()

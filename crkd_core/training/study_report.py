@@ -89,8 +89,8 @@ def study_page(
     """
     method = (
         f"Made by {', then '.join(f'`{call}`' for call in calls)}. {_ran(arms, rows)} {_from(rows)} What is scored is "
-        "the last checkpoint (averaged weights), never one chosen by its score. ± is the standard deviation over "
-        "seeds; differences are means over seeds of the difference to the row named, of the same seed."
+        "the last checkpoint, never one chosen by its score. ± is the standard deviation over seeds; differences are "
+        "means over seeds of the difference to the row named, of the same seed."
     )
     parts = [
         "# CRKD's table",
@@ -101,7 +101,9 @@ def study_page(
     if findings:
         parts.append(f"What that comes from: [{findings}]({findings}).")
     for part, title in _PARTS.items():
-        parts.append(f"## {title}\n\n{_table([arm for arm in arms if arm.part == part], rows)}")
+        of_part = [arm for arm in arms if arm.part == part]
+        if any(arm.name in rows for arm in of_part):
+            parts.append(f"## {title}\n\n{_table(of_part, rows)}")
     parts.append(_NO_ARMS)
     parts += ["## What ran", _work(arms, rows, simulator), "## Commands", _commands(rows, data)]
     return "\n\n".join(parts) + "\n"

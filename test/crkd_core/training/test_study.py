@@ -157,6 +157,8 @@ def test_the_page_has_means_spreads_and_differences_of_equal_seeds(out: Path):
     assert "```\nmake data\ntraining/train.py teacher --seed 0\n" in page
     assert "device abacus" in page
     assert "`0123`" in page
+    assert "## Each loss alone" in page
+    assert "## Each correction undone" not in page
 
 
 def test_another_order_is_said(out: Path):
