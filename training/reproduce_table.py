@@ -55,7 +55,7 @@ SCHEDULE = ("steps", "batch_size", "learning_rate", "warmup_steps")
 TEACHER_WORKERS = 3
 """Times as many loading processes for a teacher, if there are as many cores: nearly all arms wait for it."""
 FINDINGS = "study_findings.md"
-"""What people have written about the figures, in --docs; the page leads there."""
+"""What people have written about the figures, in --docs or one folder up; the page leads there."""
 FIRST_TEST_SEED = EVALUATION_SEEDS[0] + 900
 """The drives of the study were looked at for nothing else; those from 500 on taught what recipes and arms are now."""
 
@@ -369,7 +369,7 @@ def write_page(out: Path, docs: Path) -> None:
     rows = read_rows(out)
     ran = calls(out) or {"calls": [typed()], "data": []}
     docs.mkdir(parents=True, exist_ok=True)
-    findings = FINDINGS if (docs / FINDINGS).exists() else ""
+    findings = next((name for name in (FINDINGS, f"../{FINDINGS}") if (docs / name).exists()), "")
     simulator = SynthConfig().config_hash() if ran["data"] else ""
     page = study_page(ARMS, rows, calls=ran["calls"], data=ran["data"], simulator=simulator, findings=findings)
     (docs / "study.md").write_text(page)

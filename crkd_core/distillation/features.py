@@ -44,10 +44,11 @@ def grown_boxes(boxes: Tensor, config: FeatureDistillation) -> Tensor:
     if config.masks == "corrected":
         speeds = (box_axes(boxes) * speeds[:, None]).sum(2)
     distance = torch.linalg.vector_norm(boxes[:, :2], dim=1, keepdim=True)
-    # A quarter more above each lower bound, and another from the upper one on.
+    # A quarter for a range or speed above its lower bound, a half from its upper bound on; all three at once.
     values = torch.cat([distance, speeds.abs()], dim=1)
     lower, upper = constant([config.ranges, config.speeds, config.speeds], boxes.device).T
-    quarters = (values > lower).float() + (values >= upper)
+    half = values >= upper
+    quarters = ((values > lower) | half).float() + half
     grown = sizes + (sizes * (quarters[:, :1] + quarters[:, 1:]) / 4).clamp(*config.growth)
     return torch.cat([boxes[:, :3], grown, boxes[:, 5:]], dim=1)
 

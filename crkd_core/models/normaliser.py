@@ -25,15 +25,18 @@ def mean_count(count: Tensor, *, least: float = 0.0, plus: float = 0.0) -> Tenso
         count: of this process, any shape and type; each number for itself.
         least: lower bound of the sum.
         plus: added to it.
+
+    Returns:
+        float32 without gradient; may share the memory of ``count``.
     """
     processes = process_count()
-    mean = count.to(torch.float32, copy=processes > 1)
+    mean = count.detach().to(torch.float32, copy=processes > 1)
     if processes > 1:
         dist.all_reduce(mean)
         mean /= processes
     if least > 0:
         mean = mean.clamp(min=least / processes)
-    return mean + plus / processes if plus > 0 else mean
+    return mean + plus / processes if plus else mean
 
 
 @torch.no_grad()

@@ -27,7 +27,9 @@ MIN_PAIRS = 10
 MOVING = 1.0
 """Speed from which a box tells about velocities, m/s."""
 DECISIVE = 0.5
-"""A correction is named when it leaves at most this share of the error."""
+"""A correction is named when it leaves at most this share of the error; a class, when it goes wrong more often."""
+STANDING = 0.25
+"""A moving box that is given less than this share of its speed is taken for a standing one."""
 
 
 @dataclass(frozen=True)
@@ -343,7 +345,23 @@ def _velocity_hints(m: Matched) -> list[str]:
         "velocities are turned by the vehicle's heading twice": _turned(found, -ego),
         "velocities are metres per key-frame interval instead of m/s": 2 * found,
     }
-    return _best("velocity error", error(found), {k: error(v) for k, v in candidates.items()}, least=0.5)
+    hints = _best("velocity error", error(found), {k: error(v) for k, v in candidates.items()}, least=0.5)
+    return hints + _standing_hints(true, found, m.labels[moving])
+
+
+def _standing_hints(true: FloatArray, found: FloatArray, labels: NDArray[np.int64]) -> list[str]:
+    """Classes that are not known to move; the metric's mean over mostly standing objects hides it."""
+    standing = np.linalg.norm(found, axis=1) < STANDING * np.linalg.norm(true, axis=1)
+    shares = {
+        name: standing[labels == label].mean()
+        for label, name in enumerate(DETECTION_CLASSES)
+        if (labels == label).sum() >= MIN_PAIRS
+    }
+    unknown = ", ".join(f"{share:.0%} of {name}" for name, share in shares.items() if share > DECISIVE)
+    if not unknown:
+        return []
+    advice = "as a teacher it hands that on, see distillation.response.velocity_weight"
+    return [f"moving objects are given less than {STANDING:.0%} of their speed: {unknown} ({advice})"]
 
 
 def _best(figure: str, error: float, corrected: dict[str, float], *, least: float) -> list[str]:

@@ -89,8 +89,9 @@ def study_page(
     """
     method = (
         f"Made by {', then '.join(f'`{call}`' for call in calls)}. {_ran(arms, rows)} {_from(rows)} What is scored is "
-        "the last checkpoint, never one chosen by its score. ± is the standard deviation over seeds; differences are "
-        "means over seeds of the difference to the row named, of the same seed."
+        "the last checkpoint (averaged weights where the recipe has `ema_decay`), never one chosen by its score. ± is "
+        "the standard deviation over seeds; differences are means over seeds of the difference to the row named, of "
+        "the same seed."
     )
     parts = [
         "# CRKD's table",
@@ -104,7 +105,7 @@ def study_page(
         of_part = [arm for arm in arms if arm.part == part]
         if any(arm.name in rows for arm in of_part):
             parts.append(f"## {title}\n\n{_table(of_part, rows)}")
-    parts.append(_NO_ARMS)
+            parts += [_NO_ARMS] if part == "correction" else []
     parts += ["## What ran", _work(arms, rows, simulator), "## Commands", _commands(rows, data)]
     return "\n\n".join(parts) + "\n"
 
@@ -113,7 +114,7 @@ def _ran(arms: Sequence[Arm], rows: Rows) -> str:
     scored = {arm.name: len(_scores(rows, arm.name)) for arm in arms}
     missing = [name for name, count in scored.items() if count == 0]
     words = f"{sum(scored.values())} runs of {len(scored) - len(missing)} of the {len(scored)} arms are scored"
-    return f"{words}; not: {', '.join(missing)}." if missing else f"{words}."
+    return f"{words}; not: {', '.join(missing)} (see `crkd_core/training/study.py`)." if missing else f"{words}."
 
 
 def _from(rows: Rows) -> str:
@@ -188,7 +189,7 @@ def _work(arms: Sequence[Arm], rows: Rows, simulator: str) -> str:
     keys = ("device", "precision", "torch", "commit", "synthscenes")
     facts = {key: sorted({str(row[key]) for row in everything if key in row}) for key in keys}
     words = "; ".join(f"{key} {', '.join(values)}" for key, values in facts.items() if values)
-    scratch = ", ".join(f"`{arm.name}`" for arm in arms if arm.from_scratch)
+    scratch = ", ".join(f"`{arm.name}`" for arm in arms if arm.from_scratch and arm.name in rows)
     notes = (
         f"{words}. Steps, samples and minutes are of the arm itself, minutes of a resumed one since then. All arms but "
         f"{scratch} start from the student of their seed."
@@ -226,6 +227,7 @@ def study_figure(arms: Sequence[Arm], rows: Rows) -> Figure:
                 apart.plot(value, place + offset, _mark(seed), color=colour, markerfacecolor=fill)
     apart.axvline(0, color="#999999", linewidth=0.8, zorder=0)
     whole.set_yticks(range(len(scored)), [arm.name for arm in scored])
+    whole.set_ylim(-0.6, max(1, len(scored)) - 0.4)
     whole.set_xlabel("NDS; line: mean")
     apart.set_xlabel("difference, same seed")
     compared = apart.secondary_yaxis("right")

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -37,14 +38,19 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def measure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frames: Path) -> Measure:
+def benchmark() -> ModuleType:
+    return script("benchmark_training.py")
+
+
+@pytest.fixture
+def measure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frames: Path, benchmark: ModuleType) -> Measure:
     """Runs ``benchmark_training.py`` with a recipe; returns its figures."""
 
     def call(recipe: Recipe, *words: str | Path) -> dict[str, object]:
         out = tmp_path / "figures.json"
         command = [file_of(recipe, tmp_path), "--frames", frames, "--steps", 2, "--workers", 0, *words, "--out", out]
         monkeypatch.setattr(sys, "argv", ["benchmark_training.py", *map(str, command)])
-        assert script("benchmark_training.py").main() == 0
+        assert benchmark.main() == 0
         found: dict[str, object] = json.loads(out.read_text())
         return found
 
@@ -97,7 +103,7 @@ def test_a_distilled_step_says_what_its_losses_cost(measure: Measure, tmp_path: 
 
 
 def test_steps_with_the_losses_and_without_take_turns(
-    measure: Measure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    measure: Measure, benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     pytest.importorskip("spconv")
     calls: list[str] = []
@@ -109,15 +115,17 @@ def test_steps_with_the_losses_and_without_take_turns(
 
     def losses(self: Distiller, *maps: Any) -> dict[str, torch.Tensor]:
         calls.append("compared")
-        time.sleep(0.3)
+        clock["s"] += 0.3
         return compared(self, *maps)
 
+    clock = {"s": 0.0}  # stands still but for the losses
     monkeypatch.setattr(Distiller, "taught", taught)
     monkeypatch.setattr(Distiller, "losses", losses)
+    monkeypatch.setattr(benchmark, "now", lambda: clock["s"])
     found = measure(micro_crkd(steps=100, batch_size=2), "--teacher", file_of(micro_teacher(), tmp_path))
     steps = 10 + 2  # warm-up and --steps
     assert calls[-3 * steps :] == ["asked", "compared", "asked"] * steps
-    assert found["distillation_losses"]["ms"] > 200  # type: ignore[index]
+    assert found["distillation_losses"] == pytest.approx({"ms": 300, "share_of_step": 1})
 
 
 def test_what_cannot_be_measured_is_refused(measure: Measure):

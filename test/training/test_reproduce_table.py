@@ -117,7 +117,10 @@ def test_arms_run_with_what_they_need_go_on_where_they_were_and_are_scored(
     (out / "crkd-seed0" / "metrics.json").unlink()
     (out / "only_csrd-seed0").mkdir()
     (out / "only_csrd-seed0" / "results.json").write_text('{"meta": {')
-    assert main(monkeypatch, "--score", out, "--docs", tmp_path / "docs") == 0
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "study_findings.md").write_text("# What came out\n")
+    assert main(monkeypatch, "--score", out, "--docs", tmp_path / "docs" / "small") == 0
+    assert "](../study_findings.md)" in (tmp_path / "docs" / "small" / "study.md").read_text()
     assert "crkd-seed0: mAP" in capsys.readouterr().out
     assert (out / "crkd-seed0" / "metrics.json").read_bytes() == scored
 

@@ -91,6 +91,16 @@ def test_ordinary_errors_are_no_mistake_of_convention():
     assert evaluate(entries(found), TRUTH).hints == ()
 
 
+def test_classes_whose_motion_is_not_known_are_named():
+    def half_known(d: Detections) -> Detections:
+        slow = np.arange(len(d))[:, None] % 3 > 0
+        return changed(d, velocities=np.where(slow, 0.2, 1.0) * d.boxes.velocities)
+
+    found = {token: half_known(detections) for token, detections in perfect(TRUTH).items()}
+    (hint,) = evaluate(entries(found), TRUTH).hints
+    assert hint.startswith("moving objects are given less than 25% of their speed: 67% of car (")
+
+
 def test_a_few_matches_say_nothing():
     truth = drive(samples=1, cars=5)
     found = {token: changed(d, yaws=d.boxes.yaws + np.pi) for token, d in perfect(truth).items()}

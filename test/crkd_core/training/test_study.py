@@ -159,6 +159,8 @@ def test_the_page_has_means_spreads_and_differences_of_equal_seeds(out: Path):
     assert "`0123`" in page
     assert "## Each loss alone" in page
     assert "## Each correction undone" not in page
+    assert "Two corrections are no arms" not in page
+    assert "All arms but `teacher`, `student`, `baseline` start from the student" in page
 
 
 def test_another_order_is_said(out: Path):
