@@ -21,7 +21,7 @@ def test_conversion_is_measured_beside_a_plain_copy(
     rows = {line[:20].strip(): line[20:].split() for line in shown.splitlines()[3:-1]}
     assert list(rows) == ["plain copy (cp)", "mcap", "mcap, zstd", "sqlite3", "mcap, with map"]
     assert rows["plain copy (cp)"][3] == "100%"
-    assert all(float(wall) > 0 for wall, *_ in rows.values())
+    assert all(len(list(map(float, cells[:3]))) == 3 for cells in rows.values())
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="exists already"):
         benchmark.benchmark([*arguments[:-3], str(tiny)])
