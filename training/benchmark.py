@@ -26,6 +26,7 @@ from crkd_core.cli import ArgumentParser, UserError, run
 from crkd_core.config import Recipe, load_recipe, recipe_folder
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.lidar_encoder import LidarEncoder, MissingSpconvError
+from crkd_core.training.report import markdown_table
 from crkd_core.types import NetworkInput
 
 CAMERAS = 6
@@ -132,9 +133,7 @@ def empty_input(recipe: Recipe) -> NetworkInput:
 
 def markdown(rows: list[list[str]]) -> str:
     """The table."""
-    titles = ["recipe", "images", "BEV cells", *PARTS, "all", "GFLOPs"]
-    lines = [titles, ["---", "---", "---", *["---:"] * (len(titles) - 3)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(["recipe", "images", "BEV cells", *PARTS, "all", "GFLOPs"], rows, words=3)
 
 
 def write(path: Path, table: str, header: str) -> None:

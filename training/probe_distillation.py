@@ -133,11 +133,12 @@ def cosine(one: Tensor, other: Tensor) -> float:
 def print_table(step: int, looks: list[dict[str, list[float]]]) -> None:
     """Means over batches."""
     print(f"\nstep {step}: norm of the gradient (cosine with that of {OWN})\n")
-    print(markdown_table(["loss", "value", *PARTS], []))
+    rows = []
     for name in looks[0]:
         value, *figures = torch.tensor([look[name] for look in looks]).mean(0).tolist()
         cells = [f"{n:.2f} ({c:+.2f})" if n > 0 else "0" for n, c in zip(figures[::2], figures[1::2], strict=True)]
-        print(f"| {name} | {value:.3f} | " + " | ".join(cells) + " |", flush=True)
+        rows.append([name, f"{value:.3f}", *cells])
+    print(markdown_table(["loss", "value", *PARTS], rows), flush=True)
 
 
 if __name__ == "__main__":
