@@ -105,7 +105,8 @@ def study_page(
         of_part = [arm for arm in arms if arm.part == part]
         if any(arm.name in rows for arm in of_part):
             parts.append(f"## {title}\n\n{_table(of_part, rows)}")
-            parts += [_NO_ARMS] if part == "correction" else []
+            if part == "correction":
+                parts.append(_NO_ARMS)
     parts += ["## What ran", _work(arms, rows, simulator), "## Commands", _commands(rows, data)]
     return "\n\n".join(parts) + "\n"
 
