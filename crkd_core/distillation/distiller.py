@@ -115,7 +115,7 @@ class Distiller:
         if config.radar.weight > 0:
             assert student.radar_activation is not None
             found["radar"] = radar_loss(student.radar_activation, teacher.joined.heatmap, config.radar)
-        # MSFD compares in float32, and torch resizes in it on a GPU: converted once for all.
+        # MSFD and RelD compare in float32: converted once for both.
         fused = student.fused.float(), teacher.fused.float()
         maps = {
             "camera_features": (config.features.camera_weight, student.camera_gated, teacher.camera_gated),
@@ -127,9 +127,10 @@ class Distiller:
                 if weight > 0:
                     found[name] = weight * feature_loss(s, t, mask, batch_divisor=divisor)
         if adapters is not None:
-            scales = config.relation.scales
-            of_student, of_teacher = (resized_maps(one, scales) for one in fused)
-            found["relation"] = relation_loss(adapters(of_student), of_teacher, config.relation, batch_divisor=divisor)
+            # Autocast would convert small maps and weights so often that it takes longer than it saves.
+            with torch.autocast(student.fused.device.type, enabled=False):
+                ours, theirs = (resized_maps(one, config.relation.scales) for one in fused)
+                found["relation"] = relation_loss(adapters(ours), theirs, config.relation, batch_divisor=divisor)
         if config.response.heatmap_weight > 0 or config.response.box_weight > 0:
             response = response_loss(student.joined, teacher.joined, config.response)
             found |= {f"response/{name}": loss for name, loss in response.items()}

@@ -40,34 +40,31 @@ def resized_maps(features: Tensor, scales: tuple[int, ...]) -> list[Tensor]:
 def relation_loss(
     student: list[Tensor], teacher: list[Tensor], config: RelationDistillation, *, batch_divisor: float
 ) -> Tensor:
-    """The weighted loss, a float32 scalar.
+    """The weighted loss, a scalar.
 
     Args:
-        student: resized and adapted fused maps, (B, C, s, s) each.
-        teacher: resized fused maps, (B, C, s, s) each.
+        student: resized and adapted fused maps, (B, C, s, s) float32 each.
+        teacher: resized fused maps, of the same sizes.
         config: weight, and which affinity.
         batch_divisor: see ``distiller.batch_divisor``.
     """
-    normalised, dtype = config.affinity == "corrected", student[0].dtype
-    s, t = (affinities(maps, normalised=normalised, dtype=dtype) for maps in (student, teacher))
+    s, t = (affinities(maps, normalised=config.affinity == "corrected") for maps in (student, teacher))
     # Subtracted as one, for most scales are so small that a GPU takes longer to be asked than to subtract.
-    all_s, all_t = (torch.cat([one.flatten() for one in of_scales]).float() for of_scales in (s, t))
+    all_s, all_t = (torch.cat([one.flatten() for one in of_scales]) for of_scales in (s, t))
     by_scale = (all_s - all_t).abs().split([one.numel() for one in s])
     return config.weight * torch.stack([distances.mean() for distances in by_scale]).sum() / batch_divisor
 
 
-def affinities(maps: list[Tensor], *, normalised: bool, dtype: torch.dtype) -> list[Tensor]:
+def affinities(maps: list[Tensor], *, normalised: bool) -> list[Tensor]:
     """Maps (B, C, s, s) of each scale -> (B, s * s, s * s), inner products of the features of each cell with each.
 
     Args:
         maps: of each scale.
         normalised: features have length 1 before, so that these are cosine similarities; 0 for a cell without features.
             The released ones are of features as they are (quirk Q13).
-        dtype: of the features that are multiplied.
     """
     cells = torch.cat([one.flatten(2).transpose(1, 2) for one in maps], dim=1)
     if normalised:
-        # In float32: the squares of float16 features may not fit into float16.
-        cells = F.normalize(cells.float(), dim=2)
-    by_scale = cells.to(dtype).split([one.shape[2] * one.shape[3] for one in maps], dim=1)
+        cells = F.normalize(cells, dim=2)
+    by_scale = cells.split([one.shape[2] * one.shape[3] for one in maps], dim=1)
     return [torch.bmm(one, one.transpose(1, 2)) for one in by_scale]
