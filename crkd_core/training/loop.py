@@ -41,7 +41,7 @@ from crkd_core.training.callbacks import (
     TrainingError,
 )
 from crkd_core.training.damage import DamagedSamples, lost_process
-from crkd_core.training.processes import gathered, processes, synchronise_norms
+from crkd_core.training.processes import gathered, own_device, processes, synchronise_norms
 from crkd_core.training.resume import RESUME_FILE, count_on, entries, steps_to_go_on_from
 from crkd_core.training.schedule import learning_rate_factor, optimizer
 
@@ -254,6 +254,7 @@ def train(
     trainer = lightning.Trainer(
         devices=group.local_size,
         num_nodes=group.machines,
+        accelerator="cpu" if own_device() == "cpu" else "cuda",
         strategy="ddp" if group.world_size > 1 else "auto",
         accumulate_grad_batches=recipe.train.accumulate,
         max_steps=min(recipe.train.steps, options.stop_after or recipe.train.steps),

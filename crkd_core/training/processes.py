@@ -76,8 +76,18 @@ def processes() -> Processes:
 
 
 def own_device() -> str:
-    """The GPU of this process, ``cuda:N``; ``cpu`` where there is none."""
-    return f"cuda:{processes().local_rank}" if torch.cuda.is_available() else "cpu"
+    """The GPU of this process, ``cuda:N``; ``cpu`` where the machine has none.
+
+    Raises:
+        UserError: the machine has fewer GPUs than processes.
+    """
+    group, gpus = processes(), torch.cuda.device_count()
+    if 0 < gpus < group.local_size:
+        raise UserError(
+            f"torchrun: {group.local_size} processes on a machine with {gpus} GPU{'s' * (gpus > 1)}; expected one GPU "
+            "for each: --nproc-per-node gpu"
+        )
+    return f"cuda:{group.local_rank}" if torch.cuda.is_available() else "cpu"
 
 
 def connect() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ import pytest
 import torch
 import yaml
 from micro import micro_crkd, micro_recipe, micro_teacher
+from ranks import on_one_machine, on_two_machines
 from scripts import FOLDER, script
 
 from crkd_core.cli import UserError
@@ -96,10 +98,11 @@ def test_two_processes_train_and_share_the_evaluation(dataroot: Path, tmp_path: 
     pytest.importorskip("nuscenes")
     out = tmp_path / "run"
     recipe = file_of(micro_recipe(steps=2, batch_size=1), tmp_path)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", FOLDER / "train.py"]
+    launcher, environment = on_one_machine()
     data = ["--dataroot", dataroot, "--version", "v1.0-mini", "--out", out]
-    command = [sys.executable, *launcher, recipe, *data, "--evaluate-scenes", "--evaluate-every", "1", *HOW]
-    done = subprocess.run(list(map(str, command)), env=os.environ | SMALL, capture_output=True, text=True, check=False)
+    script_and_data = [FOLDER / "train.py", recipe, *data, "--evaluate-scenes", "--evaluate-every", "1", *HOW]
+    command, environment = list(map(str, [*launcher, *script_and_data])), os.environ | SMALL | environment
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("micro: 4 samples, 2 steps of 2") == 1
     shared = json.loads((out / "results.json").read_text())["results"]
@@ -159,10 +162,10 @@ def test_a_run_killed_in_mid_epoch_goes_on_as_if_nothing_had_happened(dataroot: 
 def test_torchrun_does_not_go_on_with_the_run_of_another_launch(tmp_path: Path, processes: int):
     """That it is refused is a failure, after which torchrun starts the processes again; it must stay refused."""
     (tmp_path / "last.ckpt").touch()
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--max-restarts=1"]
+    launcher, environment = on_one_machine(processes, restarts=1)
     what = ["student_tiny", "--synthscenes", "1", "--dry-run", "--out", tmp_path]
-    command = list(map(str, [sys.executable, *launcher, FOLDER / "train.py", *what]))
-    done = subprocess.run(command, env=os.environ | SMALL, capture_output=True, text=True, check=False)
+    command, environment = list(map(str, [*launcher, FOLDER / "train.py", *what])), os.environ | SMALL | environment
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     refusals = [line for line in done.stderr.splitlines() if line.startswith(f"error: {tmp_path}: holds a run already")]
     assert len(refusals) >= 2, done.stderr
@@ -170,26 +173,40 @@ def test_torchrun_does_not_go_on_with_the_run_of_another_launch(tmp_path: Path, 
 
 
 @pytest.mark.timeout(300)
-def test_torchrun_starts_all_processes_again_when_one_is_killed_and_they_go_on(dataroot: Path, tmp_path: Path):
+@pytest.mark.parametrize("machines", [1, 2])
+def test_torchrun_starts_all_processes_again_when_one_is_killed_and_they_go_on(
+    dataroot: Path, tmp_path: Path, machines: int
+):
     recipe, out = file_of(micro_recipe(steps=90, batch_size=1), tmp_path), tmp_path / "run"
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
     data = ["--dataroot", dataroot, "--version", "v1.0-mini", "--log-every", "1", "--save-every", "25", "--out", out]
-    command = list(map(str, [sys.executable, *launcher, FOLDER / "train.py", recipe, *data, *HOW]))
+    words = list(map(str, [FOLDER / "train.py", recipe, *data, *HOW]))
     first = out / "log" / "version_0"
-    with (
-        (tmp_path / "stderr").open("w") as stderr,
-        subprocess.Popen(command, env=os.environ | SMALL, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
-    ):
+    launches = [on_one_machine(restarts=1)] if machines == 1 else on_two_machines(restarts=1)
+    with ExitStack() as stack:
+        said = [stack.enter_context((tmp_path / f"said {number}").open("w+")) for number, _ in enumerate(launches)]
+        running = [
+            stack.enter_context(
+                subprocess.Popen([*launcher, *words], env=os.environ | SMALL | environment, stdout=file, stderr=file)
+            )
+            for (launcher, environment), file in zip(launches, said, strict=True)
+        ]
         while not (out / "last.ckpt").exists() or len(logged(first)) < 30:
-            assert process.poll() is None, (tmp_path / "stderr").read_text()[-2000:]
+            for process, file in zip(running, said, strict=True):
+                assert process.poll() is None, Path(file.name).read_text()[-2000:]
             time.sleep(0.02)
-        _, second = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(second), signal.SIGKILL)
-        said, _ = process.communicate()
-    assert process.returncode == 0, (tmp_path / "stderr").read_text()[-2000:]
-    assert said.count("micro: 4 samples, 90 steps of 2") == 2
+        *_, last = children(running[-1].pid)
+        os.kill(last, signal.SIGKILL)
+        codes = [process.wait() for process in running]
+        texts = [Path(file.name).read_text() for file in said]
+    assert codes == [0] * machines, "\n".join(text[-2000:] for text in texts)
+    assert "".join(texts).count("micro: 4 samples, 90 steps of 2") == 2
     whole, resumed = logged(first), logged(out / "log" / "version_1")
     assert list(resumed) in (list(range(saved, 90)) for saved in (25, 50, 75))  # the kill may come late
     for step in whole.keys() & resumed.keys():
         assert resumed[step] == pytest.approx(whole[step], rel=1e-4), step
     assert load_checkpoint(out / "model")[1].provenance["steps"] == 90
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))

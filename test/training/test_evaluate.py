@@ -14,6 +14,7 @@ import pytest
 import torch
 from micro import micro_recipe
 from PIL import Image
+from ranks import on_one_machine
 
 from crkd_core.cli import UserError
 from crkd_core.data.synthscenes import DriveKey, SynthConfig
@@ -106,11 +107,12 @@ def test_the_test_split_gives_a_file_for_the_server_and_no_score(
 def test_processes_share_the_detection_and_one_scores(call: Call, checkpoint: Path, dataroot: Path, tmp_path: Path):
     data = ["--dataroot", dataroot, "--version", "v1.0-mini", "--scenes", "scene-0077", "--device", "cpu"]
     assert call(checkpoint, *data, "--out", tmp_path / "one") == 0
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", SCRIPT]
-    command = [*launcher, checkpoint, *data, "--out", tmp_path / "two", "--pictures", "0", "--no-progress"]
+    launcher, environment = on_one_machine()
+    command = [*launcher, SCRIPT, checkpoint, *data, "--out", tmp_path / "two", "--pictures", "0", "--no-progress"]
     path = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
-    small = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    done = subprocess.run(list(map(str, command)), env=os.environ | small, capture_output=True, text=True, check=False)
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    command = list(map(str, command))
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("2 of 2 samples") == 1
     assert done.stdout.count("means over") == 1

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 import yaml
 from micro import micro_recipe
+from ranks import on_one_machine
 from scripts import FOLDER, script
 
 from crkd_core.cli import UserError
@@ -205,7 +206,9 @@ def logged_steps(part: Path) -> list[int]:
     return [int(row["step"]) for row in csv.DictReader(whole)]
 
 
-def stopped(command: list[str], part: Path, *, group: bool, stderr: Path) -> tuple[int, list[int]]:
+def stopped(
+    command: list[str], part: Path, *, group: bool, stderr: Path, environment: dict[str, str] | None = None
+) -> tuple[int, list[int]]:
     """Exit code of a command that is sent SIGTERM in its third step, and the steps it has logged in ``part``.
 
     Args:
@@ -213,8 +216,9 @@ def stopped(command: list[str], part: Path, *, group: bool, stderr: Path) -> tup
         part: of its log.
         group: all its processes are told, as torchrun and SLURM do; else the one started here.
         stderr: file for what it says.
+        environment: of the command, besides that of the test.
     """
-    small = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(FOLDER.parent)}
+    small = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(FOLDER.parent)} | (environment or {})
     with (
         stderr.open("w") as file,
         subprocess.Popen(command, env=os.environ | small, stderr=file, start_new_session=True) as process,
@@ -234,11 +238,10 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_also_with_another_number_o
     out, stderr = tmp_path / "run", tmp_path / "stderr"
     how = ["--set", "train.steps=1000000", "--save-every", "1000000", "--log-every", "1", "--precision", "fp32"]
     run = [FOLDER / "train.py", recipe, "--dataroot", dataroot, "--version", "v1.0-mini", "--out", out, *how]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *run]
+    torchrun, environment = on_one_machine()
     alone = [sys.executable, *run, "--set", "train.accumulate=2", "--workers", "1", "--resume"]
-    code, first = stopped(
-        [*map(str, torchrun), "--workers", "0"], out / "log" / "version_0", group=False, stderr=stderr
-    )
+    both = [*map(str, [*torchrun, *run]), "--workers", "0"]
+    code, first = stopped(both, out / "log" / "version_0", group=False, stderr=stderr, environment=environment)
     assert code != 0
     assert first == list(range(steps_done(out))), stderr.read_text()[-2000:]
     code, second = stopped([*map(str, alone)], out / "log" / "version_1", group=True, stderr=stderr)

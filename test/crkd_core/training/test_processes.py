@@ -21,7 +21,7 @@ from crkd_core.models.detector import FusionDetector
 from crkd_core.models.radar_encoder import WeightedBatchNorm
 from crkd_core.training import processes as module
 from crkd_core.training.loop import TrainingOptions, train
-from crkd_core.training.processes import Processes, number_of_start, processes, synchronise_norms
+from crkd_core.training.processes import Processes, number_of_start, own_device, processes, synchronise_norms
 
 
 @pytest.mark.timeout(300)
@@ -31,8 +31,8 @@ def test_two_processes_equal_one_at_the_same_samples_per_step(tmp_path: Path) ->
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="two GPUs")
-def test_two_gpus_that_share_statistics_equal_one_at_the_same_samples_per_step(tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+def test_two_processes_on_gpus_that_share_statistics_equal_one_at_the_same_samples_per_step(tmp_path: Path) -> None:
     pytest.importorskip("spconv")
     assert_two_equal_one(tmp_path, shared_statistics=True)
 
@@ -131,6 +131,21 @@ def test_every_norm_of_a_student_can_be_synchronised() -> None:
     assert all(isinstance(n, nn.SyncBatchNorm) or (isinstance(n, WeightedBatchNorm) and n.synchronised) for n in norms)
     assert len(norms) > 20
     assert list(model.state_dict()) == names
+
+
+def test_a_machine_needs_a_gpu_for_each_process_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert own_device() == "cuda:1"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="2 processes on a machine with 1 GPU; expected one GPU for each"):
+        own_device()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert own_device() == "cpu"
 
 
 def test_norms_of_several_processes_without_gpus_are_not_synchronised(monkeypatch: pytest.MonkeyPatch) -> None:
