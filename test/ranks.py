@@ -1,7 +1,6 @@
 """Processes that train together, as torchrun starts them.
 
-NCCL refuses two processes of one machine on one GPU, not those of two machines. So where this machine has too few GPUs,
-its processes are told that each is on a machine of its own.
+They use GPUs where there is one for each; two on one GPU can wait for each other for ever.
 """
 
 from __future__ import annotations
@@ -38,37 +37,35 @@ def free_port() -> int:
 
 def environment(rank: int, world_size: int, port: int) -> dict[str, str]:
     """What torchrun sets."""
-    apart = 0 < torch.cuda.device_count() < world_size
     return {
         "RANK": str(rank),
-        "LOCAL_RANK": "0" if apart else str(rank),
+        "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(world_size),
-        "LOCAL_WORLD_SIZE": "1" if apart else str(world_size),
-        "GROUP_RANK": str(rank) if apart else "0",
+        "LOCAL_WORLD_SIZE": str(world_size),
+        "GROUP_RANK": "0",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": "test",
-        **(machine_of_its_own(rank) if apart else {}),
+        **gpus_for(world_size),
     }
 
 
-def machine_of_its_own(number: int) -> dict[str, str]:
-    """What NCCL knows a machine by, and how it reaches the others, which are all this one."""
-    return {"NCCL_HOSTID": f"machine {number}", "NCCL_SOCKET_IFNAME": "lo"}
+def gpus_for(processes: int) -> dict[str, str]:
+    """Hides the GPUs of this machine where they are fewer than processes."""
+    return {"CUDA_VISIBLE_DEVICES": ""} if torch.cuda.device_count() < processes else {}
 
 
 def on_one_machine(processes: int = 2, *, restarts: int = 0) -> tuple[list[str], dict[str, str]]:
-    """torchrun up to the name of the script, and its environment; without GPUs where there are fewer than processes."""
+    """torchrun up to the name of the script, and what it adds to the environment."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--max-restarts={restarts}"]
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if 0 < torch.cuda.device_count() < processes else {}
-    return [*launcher, f"--nproc-per-node={processes}"], hidden
+    return [*launcher, f"--nproc-per-node={processes}"], gpus_for(processes)
 
 
 def on_two_machines(*, restarts: int = 0) -> list[tuple[list[str], dict[str, str]]]:
-    """The same for each of two machines, which are both this one, with one process and at most one GPU each."""
+    """The same for each of two machines, which are both this one, with one process each and no GPU."""
     meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=test"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", *meet]
-    return [([*launcher, f"--max-restarts={restarts}"], machine_of_its_own(number)) for number in (0, 1)]
+    return 2 * [([*launcher, f"--max-restarts={restarts}"], {"CUDA_VISIBLE_DEVICES": ""})]
 
 
 def distilled(rank: int, world_size: int, port: int, out: Path, shared_statistics: bool) -> None:

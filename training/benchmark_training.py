@@ -36,7 +36,7 @@ from train import PRECISION, changed
 from crkd_core.cli import ArgumentParser, UserError, run
 from crkd_core.config import Recipe, load_recipe
 from crkd_core.data.dataset import TrainingBatch, TrainingSet
-from crkd_core.data.packed import PackedFrames
+from crkd_core.data.packed import packed_frames
 from crkd_core.distillation.distiller import Distiller
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import load_checkpoint
@@ -88,8 +88,7 @@ def main() -> int:
         raise UserError(f"train.steps: expected at least {needed} to measure {args.steps}, got {recipe.train.steps}")
     torch.manual_seed(args.seed)
     teacher = paired(args.teacher, recipe)
-    frames = PackedFrames(args.frames, lidar_sweeps=(recipe if teacher is None else teacher.recipe).lidar_sweeps)
-    frames.check(recipe)
+    frames = packed_frames(args.frames, recipe, teacher=None if teacher is None else teacher.recipe)
     lidar = None if teacher is None else teacher.recipe.model.lidar
     samples = TrainingSet(frames, recipe, seed=args.seed, teacher=lidar)
     taught = None if teacher is None else Distiller(teacher, recipe)

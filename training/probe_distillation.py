@@ -25,7 +25,7 @@ from train import changed
 from crkd_core.cli import ArgumentParser, UserError, run
 from crkd_core.config import load_recipe
 from crkd_core.data.dataset import TrainingBatch, TrainingSet
-from crkd_core.data.packed import PackedFrames
+from crkd_core.data.packed import packed_frames
 from crkd_core.distillation.distiller import Distiller
 from crkd_core.runtime.checkpoint import load_checkpoint
 from crkd_core.training.loop import DetectionTraining, TrainingOptions, start_from, training_loader
@@ -58,8 +58,7 @@ def main() -> int:
         raise UserError(f"--batches, --at: expected 1, 0 or more, got {args.batches}, {min(args.at)}")
     recipe = changed(load_recipe(args.recipe), args.set)
     teacher, _ = load_checkpoint(args.teacher)
-    frames = PackedFrames(args.frames, lidar_sweeps=teacher.recipe.lidar_sweeps)
-    frames.check(recipe)
+    frames = packed_frames(args.frames, recipe, teacher=teacher.recipe)
     torch.manual_seed(args.seed)
     distiller = Distiller(teacher, recipe)
     options = TrainingOptions(out=Path(), seed=args.seed, workers=args.workers)

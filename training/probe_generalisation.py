@@ -22,10 +22,9 @@ from benchmark_machine import machine  # type: ignore[import-not-found]
 from tqdm import tqdm
 
 from crkd_core.cli import ArgumentParser, UserError, run
-from crkd_core.config import Recipe
 from crkd_core.data.dataset import collate_training
 from crkd_core.data.encode import encode_training
-from crkd_core.data.packed import PackedFrames
+from crkd_core.data.packed import PackedFrames, packed_frames
 from crkd_core.models.center_loss import center_loss
 from crkd_core.models.center_targets import center_targets
 from crkd_core.models.detector import FusionDetector
@@ -54,7 +53,7 @@ def main() -> int:
         raise UserError(f"--batch: expected 1 or more, got {args.batch}")
     # All is opened before anything is computed: a wrong path or frames without a sensor are known at once.
     recipes = [read_sidecar(path).recipe for path in args.models]
-    frames = [tuple(opened(folder, recipe) for folder in (args.seen, args.unseen)) for recipe in recipes]
+    frames = [tuple(packed_frames(folder, recipe) for folder in (args.seen, args.unseen)) for recipe in recipes]
     seen, unseen = (one.contents.seeds for one in frames[0])
     if both := set(seen) & set(unseen):
         raise UserError(
@@ -71,13 +70,6 @@ def main() -> int:
         cells = [f"{model.recipe.name} ({path})", *(f"{figure:.3f}" for figure in figures)]
         print(f"| {' | '.join(cells)} |", flush=True)
     return 0
-
-
-def opened(folder: Path, recipe: Recipe) -> PackedFrames:
-    """Packed frames that hold what a detector of the recipe reads."""
-    frames = PackedFrames(folder, lidar_sweeps=recipe.lidar_sweeps)
-    frames.check(recipe)
-    return frames
 
 
 def span(seeds: Sequence[int]) -> str:

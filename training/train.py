@@ -30,7 +30,7 @@ from crkd_core.cli import ArgumentParser, UserError, finite, run
 from crkd_core.config import Recipe, load_recipe, plain_values, recipe_from_dict, recipe_to_dict
 from crkd_core.data.dataset import FrameSource, TrainingSet
 from crkd_core.data.frames import NuScenesFrames
-from crkd_core.data.packed import PackedFrames
+from crkd_core.data.packed import PackedFrames, packed_frames
 from crkd_core.data.simulated import prerendered, simulated_keys
 from crkd_core.data.synthscenes.config import SynthConfig, check_image_width, check_training_seeds
 from crkd_core.distillation.distiller import Distiller
@@ -272,9 +272,8 @@ def training_frames(args: argparse.Namespace, recipe: Recipe, teacher: Recipe | 
             smaller_images=args.image_cache,
         )
     if args.frames:
-        packed = PackedFrames(args.frames, lidar_sweeps=(teacher or recipe).lidar_sweeps)
+        packed = packed_frames(args.frames, recipe, teacher=teacher)
         check_training_seeds(packed.contents.seeds)
-        packed.check(recipe)
         return packed
     seeds = range(args.synthscenes)
     check_training_seeds(seeds)

@@ -126,17 +126,20 @@ class PackedFrames:
         """For each frame, the classes of its objects that have LiDAR or radar returns."""
         return [np.array(labels, dtype=np.int64) for labels in self.contents.labels]
 
-    def check(self, recipe: Recipe) -> None:
-        """Make sure that the frames hold the images and radar scans that a recipe reads.
 
-        Raises:
-            DataError: they do not.
-        """
-        wanted = {"image_width": int(recipe.model.camera is not None), "radar_sweeps": recipe.radar_sweeps}
-        for name, least in wanted.items():
-            found = getattr(self.contents, name)
-            if found < least:
-                raise DataError(f"{self._file.parent}: {name}: recipe '{recipe.name}' needs {least}, found {found}")
+def packed_frames(folder: Path, recipe: Recipe, *, teacher: Recipe | None = None) -> PackedFrames:
+    """The frames of a folder, for a detector of a recipe; with the LiDAR that its teacher reads, if it has one.
+
+    Raises:
+        DataError: see ``PackedFrames``, or they lack images or radar scans that the recipe reads.
+    """
+    frames = PackedFrames(folder, lidar_sweeps=(teacher or recipe).lidar_sweeps)
+    wanted = {"image_width": int(recipe.model.camera is not None), "radar_sweeps": recipe.radar_sweeps}
+    for name, least in wanted.items():
+        found = getattr(frames.contents, name)
+        if found < least:
+            raise DataError(f"{folder}: {name}: recipe '{recipe.name}' needs {least}, found {found}")
+    return frames
 
 
 def pack_simulated(

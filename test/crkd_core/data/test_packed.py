@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from micro import micro_frame_with_lidar, micro_recipe, micro_teacher
 
+from crkd_core.config import recipe_from_dict, recipe_to_dict
 from crkd_core.data.dataset import LabelledSource
 from crkd_core.data.errors import DataError
-from crkd_core.data.packed import PackedFrames, pack_simulated, packed, unpacked
+from crkd_core.data.packed import PackedFrames, pack_simulated, packed, packed_frames, unpacked
 from crkd_core.data.simulated import simulated_frame, simulated_keys
 
 KEYS = simulated_keys([3], frames_per_drive=2)
@@ -78,11 +79,16 @@ def test_points_too_far_away_to_be_packed_are_refused():
         packed(frame)
 
 
-def test_what_a_recipe_reads_must_be_there(folder: Path):
-    source = PackedFrames(folder)
-    source.check(micro_teacher())
+def test_what_a_recipe_reads_must_be_there_and_the_lidar_of_its_teacher_is_read(folder: Path):
+    teacher, camera = recipe_to_dict(micro_teacher()), recipe_to_dict(micro_recipe())
+    teacher["model"]["lidar"]["sweep_step"] = 2
+    camera["model"]["radar"] = None
+    camera["model"]["fuser"]["type"] = "conv"  # nothing to weigh against
+    alone, beside = recipe_from_dict(camera, source="camera"), recipe_from_dict(teacher, source="teacher")
+    assert packed_frames(folder, alone)[0].frame.lidar == ()
+    assert len(packed_frames(folder, alone, teacher=beside)[0].frame.lidar) == len(SWEEPS)
     with pytest.raises(DataError, match="radar_sweeps: recipe 'micro' needs 6, found 2"):
-        source.check(micro_recipe())
+        packed_frames(folder, micro_recipe())
 
 
 def test_a_run_gets_the_revolutions_that_it_reads(folder: Path):
