@@ -23,7 +23,9 @@ from crkd_core.data.errors import DataError
 from crkd_core.data.sampling import Position
 from crkd_core.distillation.distiller import Distiller
 from crkd_core.models.detector import FusionDetector
-from crkd_core.training.loop import DetectionTraining, TrainingOptions, train
+from crkd_core.training.loop import train
+from crkd_core.training.module import DetectionTraining
+from crkd_core.training.options import TrainingOptions
 
 FRAMES = 8
 

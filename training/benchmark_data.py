@@ -268,7 +268,8 @@ def time_by_part(samples: TrainingSet) -> dict[str, float]:
 def loaded_epochs(samples: TrainingSet, recipe: Recipe, args: argparse.Namespace) -> list[dict[str, float]]:
     """Throughput and memory of the training loader, epoch by epoch of --samples samples."""
     # Not for the processes of `index`.
-    from crkd_core.training.loop import READ_AHEAD, TrainingOptions, training_loader
+    from crkd_core.training.loading import READ_AHEAD, training_loader
+    from crkd_core.training.options import TrainingOptions
 
     batch = recipe.train.batch_size
     steps, ahead = args.samples // batch, READ_AHEAD * args.workers

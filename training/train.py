@@ -37,9 +37,10 @@ from crkd_core.distillation.distiller import Distiller
 from crkd_core.runtime.checkpoint import save_checkpoint
 from crkd_core.training.ceiling import ceiling
 from crkd_core.training.ground_truth import MissingExtraError, require_devkit
-from crkd_core.training.loop import TrainingOptions, first_step, samples_per_step, train
+from crkd_core.training.loop import first_step, train
 from crkd_core.training.metrics import Metrics
 from crkd_core.training.nuscenes_data import Prepared, nuscenes_frames, objects_to_paste, remarks
+from crkd_core.training.options import TrainingOptions, samples_per_step
 from crkd_core.training.processes import from_first, has_begun, note_begun, processes, wait_for_all
 from crkd_core.training.report import metrics_table
 from crkd_core.training.resume import RESUME_FILE, steps_done

@@ -1,214 +1,44 @@
-"""The training loop: one Lightning module over plain torch parts, steps counted, exactly resumable.
-
-A sample is addressed by its global position (step x batch), so a run that is resumed at step s reads exactly what it
-would have read: see ``crkd_core.data.dataset``.
-"""
+"""The training loop: steps counted, exactly resumable, of one process or many."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-import cv2
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from torch.utils.data import DataLoader
+from lightning.pytorch.plugins import MixedPrecision, Precision
 
-from crkd_core.config import Recipe, TrainConfig
-from crkd_core.data.dataset import TrainingBatch, TrainingSet, collate_training
-from crkd_core.data.sampling import StepSampler
+from crkd_core.config import Recipe
+from crkd_core.data.dataset import TrainingSet
 from crkd_core.distillation.distiller import Distiller
-from crkd_core.models.center_loss import center_loss
-from crkd_core.models.center_targets import center_targets
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.pretrained import load_pretrained
 from crkd_core.training.callbacks import (
     AveragedWeights,
     Evaluate,
     EvaluationOnTheWay,
-    LossWatch,
     ResumeState,
     StopOnSignal,
     TrainingError,
 )
 from crkd_core.training.damage import DamagedSamples, lost_process
+from crkd_core.training.loading import training_loader
+from crkd_core.training.module import DetectionTraining
+from crkd_core.training.options import TrainingOptions, autocast_dtype, samples_per_step
 from crkd_core.training.processes import gathered, own_device, processes, synchronise_norms
-from crkd_core.training.resume import RESUME_FILE, count_on, entries, steps_to_go_on_from
-from crkd_core.training.schedule import learning_rate_factor, optimizer
+from crkd_core.training.resume import RESUME_FILE, entries, steps_to_go_on_from
 
 logger = logging.getLogger(__name__)
 
 EMA_EVERY = 10
 """Steps between two updates of the averaged weights."""
-READ_AHEAD = 4
-"""Batches that each loading process reads ahead."""
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """Where and how to run; what to train is the recipe's.
-
-    Attributes:
-        out: folder for logs and the resume state.
-        seed: of weights, order and augmentation.
-        workers: data loading processes.
-        precision: Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``.
-        resume: go on from ``<out>/last.ckpt``.
-        save_every: steps between two resume states.
-        log_every: steps between two logged losses.
-        stop_after: stop early at this step; None: at the recipe's last.
-        max_minutes: stop early after this wall time; 0: no limit. A run that stops early can be resumed.
-        progress: show a progress bar.
-        pretrained: local file of ImageNet weights for the camera backbone, see ``models.pretrained``.
-        evaluate_every: steps between two evaluations on the way; 0: none.
-    """
-
-    out: Path
-    seed: int = 0
-    workers: int = 2
-    precision: str = "32-true"
-    resume: bool = False
-    save_every: int = 500
-    log_every: int = 50
-    stop_after: int | None = None
-    max_minutes: float = 0.0
-    progress: bool = True
-    pretrained: Path | None = None
-    evaluate_every: int = 0
-
-
-class DetectionTraining(lightning.LightningModule):
-    """Forward, targets, losses and optimiser of a detector, which may learn from a teacher as well.
-
-    Attributes:
-        model: what is trained.
-        adapters: trained beside it for relation distillation; not part of the detector.
-    """
-
-    def __init__(self, recipe: Recipe, options: TrainingOptions, *, distiller: Distiller | None = None) -> None:
-        super().__init__()
-        self.recipe = recipe
-        self.options = options
-        self.model = FusionDetector(recipe)
-        self.adapters = distiller.adapters() if distiller is not None else None
-        self._distiller = distiller
-        self._watch = LossWatch()
-        self._freeze_unused()
-
-    def on_fit_start(self) -> None:
-        """The teacher is no part of this module, so it is moved by hand, if it is asked at all."""
-        if self._distiller is not None and self._distiller.teaches:
-            self._distiller.onto(self.device, autocast_dtype(self.options.precision))
-
-    def on_train_batch_start(self, _batch: TrainingBatch, batch_index: int) -> None:
-        """What a step draws at random depends on nothing that was drawn before: a resumed run draws the same."""
-        seeds = np.random.SeedSequence([self.options.seed, batch_index, self.global_rank])
-        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
-
-    def training_step(self, batch: TrainingBatch, _batch_index: int) -> torch.Tensor:
-        """The summed loss of one batch.
-
-        Raises:
-            TrainingError: a loss of this or the last batch is not finite; names the loss, the step and the samples.
-        """
-        losses = self.losses(batch)
-        total = torch.stack(list(losses.values())).sum()
-        self._watch.check(losses, step=self.global_step, tokens=batch.tokens)
-        if (self.global_step + 1) % self.options.log_every == 0:  # when Lightning writes what was logged
-            self._report(losses, total)
-        return total
-
-    def check_finite(self) -> None:
-        """Before anything is saved or scored.
-
-        Raises:
-            TrainingError: a loss of the last batch is not finite, or, since gradients may be so where losses are not,
-                a weight.
-        """
-        self._watch.read()
-        weights = self.state_dict()
-        finite = torch.stack([value.isfinite().all() for value in weights.values()]).tolist()
-        bad = [name for name, good in zip(weights, finite, strict=True) if not good]
-        if bad:
-            raise TrainingError(
-                f"after {self.global_step} steps: {len(bad)} of {len(weights)} weights not finite, such as {bad[0]}; "
-                "lower the learning rate or use bf16"
-            )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A resume state is of weights to go on from, and says of which run.
-
-        Raises:
-            TrainingError: see ``check_finite``.
-        """
-        self.check_finite()
-        checkpoint |= _entries(self.recipe, self.options)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A run that goes on may divide its steps into other batches."""
-        count_on(checkpoint, accumulate=self.recipe.train.accumulate)
-
-    def losses(
-        self, batch: TrainingBatch, *, begins: Callable[[str], object] = lambda _part: None
-    ) -> dict[str, torch.Tensor]:
-        """Every weighted loss of a batch, ``detection/...`` and ``distillation/...``; their plain sum is minimised.
-
-        Args:
-            batch: on the device.
-            begins: told of each part of the work when it begins, for those who measure it.
-        """
-        begins("student")
-        output = self.model(batch.inputs)
-        begins("targets and detection losses")
-        targets = center_targets(batch.boxes, batch.labels, self.recipe)
-        detection = center_loss(output.joined, targets, self.recipe.model.head)
-        losses = {f"detection/{name}": loss for name, loss in detection.items()}
-        if self._distiller is not None and self._distiller.teaches:
-            begins("teacher")
-            taught = self._distiller.taught(batch.inputs)
-            begins("distillation losses")
-            distilled = self._distiller.losses(output, taught, batch.boxes, self.adapters)
-            losses |= {f"distillation/{name}": loss for name, loss in distilled.items()}
-        return losses
-
-    def _report(self, losses: dict[str, torch.Tensor], total: torch.Tensor) -> None:
-        self.log("loss", total.detach(), prog_bar=True)
-        for name, value in summed(losses).items():
-            self.log(name, value, prog_bar=name == "detection/heatmap")
-        self.log("lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
-
-    def configure_optimizers(self) -> Any:
-        """AdamW with a schedule by step."""
-        samples = samples_per_step(self.recipe.train)
-        adamw = optimizer(self.model, self.recipe.train, beside=self.adapters, samples=samples)
-        schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: learning_rate_factor(step, self.recipe.train))
-        return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _freeze_unused(self) -> None:
-        """The activation head of the radar branch learns by distillation only; idle parameters would stall DDP."""
-        if self._distiller is not None and self._distiller.config.radar.weight > 0:
-            return
-        radar = self.model.radar
-        if radar is not None and radar.activation_head is not None:
-            radar.activation_head.requires_grad_(False)
-
-    def transfer_batch_to_device(
-        self,
-        batch: TrainingBatch,
-        device: torch.device,
-        dataloader_idx: int,  # noqa: ARG002  Lightning passes it by this name
-    ) -> TrainingBatch:
-        """Batches are dataclasses of tensors with their own ``to``."""
-        return batch.to(device, non_blocking=True)
 
 
 def train(
@@ -260,7 +90,7 @@ def train(
         max_steps=min(recipe.train.steps, options.stop_after or recipe.train.steps),
         max_epochs=-1,
         max_time=timedelta(minutes=options.max_minutes) if options.max_minutes else None,
-        precision=options.precision,  # type: ignore[arg-type]
+        plugins=_precision(options.precision),
         gradient_clip_val=recipe.train.gradient_clip,
         callbacks=[*_callbacks(recipe, options, len(samples), averages, stop, evaluate), *callbacks],
         logger=_loggers(options),
@@ -274,6 +104,8 @@ def train(
     with warnings.catch_warnings():
         # The sampler goes on where the run stopped, which Lightning cannot see.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
+        # A first step of float16 that overflows is left out; the schedule counts it all the same.
+        warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler.step\(\)` before")
         try:
             trainer.fit(module, loader, ckpt_path=last if options.resume else None, weights_only=True)
         except RuntimeError as error:
@@ -303,11 +135,6 @@ def _begin(model: FusionDetector, start: Mapping[str, torch.Tensor] | None, pret
         logger.info("%s: %d entries loaded, %d not needed", pretrained, report.loaded, len(report.dropped))
 
 
-def autocast_dtype(precision: str) -> torch.dtype:
-    """What autocast computes in, by Lightning's name of the precision; float32 where there is none."""
-    return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision, torch.float32)
-
-
 def start_from(model: FusionDetector, start: Mapping[str, torch.Tensor]) -> None:
     """Take over what there is; what the model has besides (say, the calibration block) starts fresh."""
     expected = model.state_dict()
@@ -321,22 +148,13 @@ def start_from(model: FusionDetector, start: Mapping[str, torch.Tensor]) -> None
     logger.info("starting weights: %d taken over, %d fresh", len(start), len(expected.keys() - start.keys()))
 
 
-def summed(losses: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Losses by kind, those of the head's tasks added up: ``detection/heatmap/task0``, ... -> ``detection/heatmap``."""
-    sums: dict[str, float] = {}
-    for name, loss in losses.items():
-        kind = name.rpartition("/task")[0] or name
-        sums[kind] = sums.get(kind, 0.0) + float(loss.detach())
-    return sums
-
-
 def first_step(recipe: Recipe, options: TrainingOptions) -> int:
     """Where all processes begin, or go on.
 
     Raises:
         TrainingError: there is nothing to resume, it is another run, or they would not go on together.
     """
-    done = steps_to_go_on_from(options.out, _entries(recipe, options)) if options.resume else 0
+    done = steps_to_go_on_from(options.out, entries(recipe, options)) if options.resume else 0
     steps = sorted(set(gathered({processes().rank: done}).values()))
     if len(steps) > 1:
         raise TrainingError(
@@ -346,48 +164,11 @@ def first_step(recipe: Recipe, options: TrainingOptions) -> int:
     return done
 
 
-def _entries(recipe: Recipe, options: TrainingOptions) -> dict[str, Any]:
-    return entries(recipe, seed=options.seed, samples=samples_per_step(recipe.train))
-
-
-def samples_per_step(config: TrainConfig) -> int:
-    """Samples of one step, of all processes together."""
-    return config.batch_size * config.accumulate * processes().world_size
-
-
-def training_loader(
-    samples: TrainingSet, recipe: Recipe, options: TrainingOptions, *, start_step: int
-) -> DataLoader[TrainingBatch]:
-    """Batches of this process from ``start_step`` to the recipe's last step."""
-    group, step = processes(), samples_per_step(recipe.train)
-    sampler = StepSampler(
-        samples.order(options.seed),
-        start=start_step * step,
-        stop=recipe.train.steps * step,
-        rank=group.rank,
-        world_size=group.world_size,
-    )
-    return DataLoader(
-        samples,  # type: ignore[arg-type]
-        batch_size=recipe.train.batch_size,
-        sampler=sampler,
-        num_workers=options.workers,
-        collate_fn=collate_training,
-        worker_init_fn=_begin_loading,
-        persistent_workers=options.workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        prefetch_factor=READ_AHEAD if options.workers else None,
-    )
-
-
-def _begin_loading(_worker: int) -> None:
-    """Set up a loading process.
-
-    Processes share the work already; and signals may go to all of a run, but the step in hand still wants its samples.
-    """
-    cv2.setNumThreads(0)  # 1 would end the threads that OpenCV had before the fork, and wait for them
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _precision(name: str) -> Precision:
+    """What layers compute in. By name, Lightning would take bfloat16 for float16 where there is no GPU."""
+    if autocast_dtype(name) == torch.float32:
+        return Precision()
+    return MixedPrecision(name, own_device().partition(":")[0])  # type: ignore[arg-type]  # one of two literals
 
 
 def _averages(recipe: Recipe) -> AveragedWeights | None:

@@ -10,6 +10,7 @@ import torch
 
 from crkd_core.config import Recipe, recipe_to_dict
 from crkd_core.training.callbacks import TrainingError
+from crkd_core.training.options import TrainingOptions, samples_per_step
 
 RESUME_FILE = "last.ckpt"
 """Name of the resume state in the folder of a run."""
@@ -17,15 +18,13 @@ SHOWN = 5
 """Changed values that a message names."""
 
 
-def entries(recipe: Recipe, *, seed: int, samples: int) -> dict[str, Any]:
-    """What a resume state says of its run, in plain values.
-
-    Args:
-        recipe: of the student, if there is a teacher.
-        seed: of the run.
-        samples: of one step, of all processes together.
-    """
-    return {"samples_per_step": samples, "seed": seed, "recipe": recipe_to_dict(recipe)}
+def entries(recipe: Recipe, options: TrainingOptions) -> dict[str, Any]:
+    """What a resume state says of its run, in plain values; the recipe is the student's, if there is a teacher."""
+    return {
+        "samples_per_step": samples_per_step(recipe.train),
+        "seed": options.seed,
+        "recipe": recipe_to_dict(recipe),
+    }
 
 
 def steps_done(out: Path) -> int:

@@ -15,7 +15,8 @@ from crkd_core.data.dataset import TrainingBatch, TrainingSet, collate_training
 from crkd_core.distillation.distiller import Distiller
 from crkd_core.models.detector import FusionDetector
 from crkd_core.training.callbacks import TrainingError
-from crkd_core.training.loop import TrainingOptions, train
+from crkd_core.training.loop import train
+from crkd_core.training.options import TrainingOptions
 
 pytest.importorskip("spconv")
 

@@ -20,7 +20,8 @@ from crkd_core.data.dataset import TrainingSet
 from crkd_core.data.sampling import Shuffled
 from crkd_core.models.detector import FusionDetector
 from crkd_core.training.callbacks import ResumeState, StopOnSignal, TrainingError, decay_after, update_average
-from crkd_core.training.loop import TrainingOptions, train
+from crkd_core.training.loop import train
+from crkd_core.training.options import TrainingOptions
 from crkd_core.training.resume import steps_done
 
 FRAMES = [micro_frame(seed) for seed in range(5)]

@@ -16,7 +16,8 @@ from crkd_core.config import Recipe
 from crkd_core.data.dataset import TrainingSet
 from crkd_core.data.errors import DataError
 from crkd_core.training.callbacks import TrainingError
-from crkd_core.training.loop import TrainingOptions, train
+from crkd_core.training.loop import train
+from crkd_core.training.options import TrainingOptions
 from crkd_core.types import AnnotatedFrame
 
 FRAMES = [micro_frame(seed) for seed in range(5)]

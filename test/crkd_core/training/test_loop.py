@@ -20,7 +20,9 @@ from crkd_core.data.dataset import TrainingSet
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.pretrained import PretrainedError
 from crkd_core.training.callbacks import TrainingError
-from crkd_core.training.loop import DetectionTraining, TrainingOptions, train
+from crkd_core.training.loop import train
+from crkd_core.training.module import DetectionTraining
+from crkd_core.training.options import TrainingOptions
 
 FRAMES = [micro_frame(seed) for seed in range(5)]
 # On a CPU a resumed run is the same to the last bit; on a GPU, kernels add in any order.
@@ -31,17 +33,35 @@ def options(out: Path, **changes: object) -> TrainingOptions:
     return replace(TrainingOptions(out=out, workers=0, progress=False, save_every=3), **changes)  # type: ignore[arg-type]
 
 
-def trained(out: Path, *, steps: int = 6, stop_after: int | None = None, resume: bool = False) -> FusionDetector:
+def trained(out: Path, *, steps: int = 6, **how: object) -> FusionDetector:
     recipe = micro_recipe(steps=steps)
-    return train(recipe, TrainingSet(FRAMES, recipe), options(out, resume=resume, stop_after=stop_after))
+    return train(recipe, TrainingSet(FRAMES, recipe), options(out, **how))
 
 
 def test_a_run_that_was_stopped_and_resumed_equals_the_uninterrupted_one(tmp_path: Path) -> None:
-    whole = trained(tmp_path / "whole")
-    trained(tmp_path / "parts", stop_after=3)
-    parts = trained(tmp_path / "parts", resume=True)
+    assert_parts_equal_the_whole(tmp_path, steps=6, stop_after=3, noise=NOISE)
+
+
+def test_float16_leaves_out_steps_that_overflow_and_goes_on_with_the_scale_it_has_found(tmp_path: Path) -> None:
+    """Also on a CPU, where Lightning by itself would take bfloat16."""
+    noise = {"rtol": 1e-2, "atol": 1e-2} if torch.cuda.is_available() else NOISE
+    assert_parts_equal_the_whole(tmp_path, steps=12, stop_after=3, noise=noise, precision="16-mixed")
+    trained(tmp_path / "first", steps=12, stop_after=1, precision="16-mixed")
+    first, last = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("first", "whole"))
+    assert first["MixedPrecision"]["scale"] == 2.0**15  # half of what it begins with
+    assert last["MixedPrecision"]["scale"] < 2.0**15
+    before, after = (run["current_model_state"]["model.fuser.merge.0.weight"] for run in (first, last))
+    assert not torch.equal(before, after)
+
+
+def assert_parts_equal_the_whole(
+    folder: Path, *, steps: int, stop_after: int, noise: dict[str, float], precision: str = "32-true"
+) -> None:
+    whole = trained(folder / "whole", steps=steps, precision=precision)
+    trained(folder / "parts", steps=steps, stop_after=stop_after, precision=precision)
+    parts = trained(folder / "parts", steps=steps, resume=True, precision=precision)
     for (name, a), (_, b) in zip(whole.state_dict().items(), parts.state_dict().items(), strict=True):
-        torch.testing.assert_close(a, b, **NOISE, msg=name)
+        torch.testing.assert_close(a, b, **noise, msg=name)
 
 
 def test_the_loss_falls_on_a_handful_of_frames(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from crkd_core.data.dataset import TrainingSet
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.radar_encoder import WeightedBatchNorm
 from crkd_core.training import processes as module
-from crkd_core.training.loop import TrainingOptions, train
+from crkd_core.training.loop import train
+from crkd_core.training.options import TrainingOptions
 from crkd_core.training.processes import Processes, number_of_start, own_device, processes, synchronise_norms
 
 

@@ -15,7 +15,8 @@ from crkd_core.config import load_recipe
 from crkd_core.data.dataset import TrainingSet
 from crkd_core.training import loop
 from crkd_core.training.callbacks import TrainingError
-from crkd_core.training.loop import TrainingOptions, train
+from crkd_core.training.loop import train
+from crkd_core.training.options import TrainingOptions
 from crkd_core.training.resume import differences, entries, steps_done, steps_to_go_on_from
 
 FRAMES = [micro_frame(seed) for seed in range(5)]
@@ -126,7 +127,7 @@ def test_a_resume_state_that_does_not_say_of_which_run_it_is_is_refused(
 
 
 def test_of_many_changes_five_are_named(stopped: Path) -> None:
-    now = entries(load_recipe("student_r50"), seed=0, samples=2)
+    now = entries(load_recipe("student_r50"), options(stopped)) | {"samples_per_step": 2}
     with pytest.raises(TrainingError, match=r"values: name was 'micro', is 'student_r50'; .* and \d+ more; of") as told:
         steps_to_go_on_from(stopped, now)
     assert str(told.value).count(" was ") == 5
