@@ -1,6 +1,6 @@
 """Processes that train together, as torchrun starts them.
 
-They use GPUs where there is one for each; two on one GPU can wait for each other for ever.
+On one machine they use its GPUs where there is one for each: two on one GPU can wait for each other for ever.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from crkd_core.data.errors import DataError
 from crkd_core.data.sampling import Position
 from crkd_core.distillation.distiller import Distiller
 from crkd_core.models.detector import FusionDetector
+from crkd_core.training.detection_training import DetectionTraining
 from crkd_core.training.loop import train
-from crkd_core.training.module import DetectionTraining
 from crkd_core.training.options import TrainingOptions
 
 FRAMES = 8
@@ -48,12 +48,11 @@ def environment(rank: int, world_size: int, port: int) -> dict[str, str]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": "test",
-        **gpus_for(world_size),
     }
 
 
 def gpus_for(processes: int) -> dict[str, str]:
-    """Hides the GPUs of this machine where they are fewer than processes."""
+    """An environment that hides the GPUs of this machine where they are fewer than processes."""
     return {"CUDA_VISIBLE_DEVICES": ""} if torch.cuda.device_count() < processes else {}
 
 
@@ -64,7 +63,7 @@ def on_one_machine(processes: int = 2, *, restarts: int = 0) -> tuple[list[str],
 
 
 def on_two_machines(*, restarts: int = 0) -> list[tuple[list[str], dict[str, str]]]:
-    """The same for each of two machines, which are both this one, with one process each and no GPU."""
+    """torchrun and its environment on each of two machines, which are both this one; one process each, without GPUs."""
     meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=test"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", *meet]
     return 2 * [([*launcher, f"--max-restarts={restarts}"], {"CUDA_VISIBLE_DEVICES": ""})]
@@ -83,7 +82,7 @@ def distilled(rank: int, world_size: int, port: int, out: Path, shared_statistic
         out: for ``gradients.pt``.
         shared_statistics: batch norms see the samples of all processes, which takes as many GPUs; else fixed ones.
     """
-    os.environ.update(environment(rank, world_size, port))
+    os.environ.update(environment(rank, world_size, port) | gpus_for(2))  # one is compared with two
     torch.set_num_threads(1)
     torch.backends.cudnn.allow_tf32 = False
     gradients: list[dict[str, torch.Tensor]] = []

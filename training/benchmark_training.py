@@ -40,9 +40,9 @@ from crkd_core.data.packed import packed_frames
 from crkd_core.distillation.distiller import Distiller
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import load_checkpoint
+from crkd_core.training.detection_training import DetectionTraining
 from crkd_core.training.loading import READ_AHEAD, training_loader
 from crkd_core.training.loop import train
-from crkd_core.training.module import DetectionTraining
 from crkd_core.training.options import TrainingOptions, autocast_dtype, samples_per_step
 from crkd_core.training.processes import own_device, processes
 

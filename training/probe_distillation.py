@@ -28,9 +28,9 @@ from crkd_core.data.dataset import TrainingBatch, TrainingSet
 from crkd_core.data.packed import packed_frames
 from crkd_core.distillation.distiller import Distiller
 from crkd_core.runtime.checkpoint import load_checkpoint
+from crkd_core.training.detection_training import DetectionTraining
 from crkd_core.training.loading import training_loader
 from crkd_core.training.loop import start_from
-from crkd_core.training.module import DetectionTraining
 from crkd_core.training.options import TrainingOptions
 from crkd_core.training.processes import own_device
 from crkd_core.training.report import markdown_table

@@ -29,7 +29,7 @@ from crkd_core.models.center_loss import center_loss
 from crkd_core.models.center_targets import center_targets
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import load_checkpoint, read_sidecar
-from crkd_core.training.module import summed
+from crkd_core.training.detection_training import summed
 from crkd_core.training.processes import own_device
 from crkd_core.training.report import markdown_table
 

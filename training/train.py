@@ -41,7 +41,7 @@ from crkd_core.training.loop import first_step, train
 from crkd_core.training.metrics import Metrics
 from crkd_core.training.nuscenes_data import Prepared, nuscenes_frames, objects_to_paste, remarks
 from crkd_core.training.options import TrainingOptions, samples_per_step
-from crkd_core.training.processes import from_first, has_begun, note_begun, processes, wait_for_all
+from crkd_core.training.processes import from_first, has_begun, note_begun, own_device, processes, wait_for_all
 from crkd_core.training.report import metrics_table
 from crkd_core.training.resume import RESUME_FILE, steps_done
 from crkd_core.training.scoring import BestCheckpoint, ScoredFrames
@@ -239,6 +239,7 @@ def check_options(args: argparse.Namespace) -> None:
         require_devkit()
     if evaluates and not (args.evaluate_root or args.dataroot):
         raise UserError("--evaluate-scenes: of which data set? name it with --evaluate-root DIR")
+    own_device()  # refuses more processes than GPUs
 
 
 def changed(recipe: Recipe, changes: list[str]) -> Recipe:
@@ -273,9 +274,8 @@ def training_frames(args: argparse.Namespace, recipe: Recipe, teacher: Recipe | 
             smaller_images=args.image_cache,
         )
     if args.frames:
-        packed = packed_frames(args.frames, recipe, teacher=teacher)
-        check_training_seeds(packed.contents.seeds)
-        return packed
+        check_training_seeds(PackedFrames(args.frames).contents.seeds)  # what must not be, before what is missing
+        return packed_frames(args.frames, recipe, teacher=teacher)
     seeds = range(args.synthscenes)
     check_training_seeds(seeds)
     keys = simulated_keys(seeds, frames_per_drive=args.frames_per_drive)

@@ -128,7 +128,7 @@ class PackedFrames:
 
 
 def packed_frames(folder: Path, recipe: Recipe, *, teacher: Recipe | None = None) -> PackedFrames:
-    """The frames of a folder, for a detector of a recipe; with the LiDAR that its teacher reads, if it has one.
+    """The frames of a folder, for a detector of a recipe, with the LiDAR sweeps that its teacher reads or, alone, it.
 
     Raises:
         DataError: see ``PackedFrames``, or they lack images or radar scans that the recipe reads.

@@ -29,8 +29,8 @@ from crkd_core.training.callbacks import (
     TrainingError,
 )
 from crkd_core.training.damage import DamagedSamples, lost_process
+from crkd_core.training.detection_training import DetectionTraining
 from crkd_core.training.loading import training_loader
-from crkd_core.training.module import DetectionTraining
 from crkd_core.training.options import TrainingOptions, autocast_dtype, samples_per_step
 from crkd_core.training.processes import gathered, own_device, processes, synchronise_norms
 from crkd_core.training.resume import RESUME_FILE, entries, steps_to_go_on_from
@@ -65,6 +65,7 @@ def train(
     Raises:
         TrainingError: see ``first_step``; no sample, starting weights that do not fit, a loss that is not finite.
         PretrainedError: pretrained weights that do not fit.
+        UserError: see ``processes.own_device``.
         SystemExit: SIGTERM or SIGINT ended the run, see ``StopOnSignal``; the resume state is written. With the code a
             shell gives to processes that these end, 143 or 130.
     """

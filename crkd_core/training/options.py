@@ -45,8 +45,8 @@ class TrainingOptions:
 
 
 def autocast_dtype(precision: str) -> torch.dtype:
-    """What autocast computes in, by Lightning's name of the precision; float32 where there is none."""
-    return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision, torch.float32)
+    """What autocast computes in, by Lightning's name of the precision; float32: there is none."""
+    return {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}[precision]
 
 
 def samples_per_step(config: TrainConfig) -> int:

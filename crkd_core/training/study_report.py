@@ -190,10 +190,11 @@ def _work(arms: Sequence[Arm], rows: Rows, simulator: str) -> str:
     keys = ("device", "precision", "torch", "commit", "synthscenes")
     facts = {key: sorted({str(row[key]) for row in everything if key in row}) for key in keys}
     words = "; ".join(f"{key} {', '.join(values)}" for key, values in facts.items() if values)
+    teachers = " Arms that learn from a teacher do so from that of seed 0." if "teacher" in rows else ""
     scratch = ", ".join(f"`{arm.name}`" for arm in arms if arm.from_scratch and arm.name in rows)
     notes = (
         f"{words}. Steps, samples and minutes are of the arm itself, minutes of a resumed one since then. All arms but "
-        f"{scratch} start from the student of their seed."
+        f"{scratch} start from the student of their seed.{teachers}"
     )
     if simulator:
         notes += f" The simulator's configuration is `{simulator}` now. No arm read its test drives in training."

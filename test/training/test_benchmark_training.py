@@ -23,7 +23,7 @@ from crkd_core.data.packed import pack_simulated
 from crkd_core.data.simulated import simulated_keys
 from crkd_core.distillation.distiller import Distiller
 from crkd_core.models.detector import FusionOutput
-from crkd_core.training.module import DetectionTraining
+from crkd_core.training.detection_training import DetectionTraining
 from crkd_core.types import NetworkInput
 
 Measure = Callable[..., dict[str, object]]

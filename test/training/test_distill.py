@@ -183,7 +183,7 @@ def test_torchrun_starts_all_processes_again_when_one_is_killed_and_they_go_on(
     first = out / "log" / "version_0"
     launches = [on_one_machine(restarts=1)] if machines == 1 else on_two_machines(restarts=1)
     with ExitStack() as stack:
-        said = [stack.enter_context((tmp_path / f"said {number}").open("w+")) for number, _ in enumerate(launches)]
+        said = [stack.enter_context((tmp_path / f"said {number}").open("w")) for number, _ in enumerate(launches)]
         running = [
             stack.enter_context(
                 subprocess.Popen([*launcher, *words], env=os.environ | SMALL | environment, stdout=file, stderr=file)

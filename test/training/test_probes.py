@@ -19,7 +19,7 @@ from crkd_core.data.packed import PackedFrames, pack_simulated
 from crkd_core.data.simulated import simulated_keys
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import save_checkpoint
-from crkd_core.training.module import DetectionTraining, summed
+from crkd_core.training.detection_training import DetectionTraining, summed
 from crkd_core.training.options import TrainingOptions
 
 ACTIVATION, AGE, PULLS = "probe_radar_activation.py", "probe_lidar_age.py", "probe_distillation.py"

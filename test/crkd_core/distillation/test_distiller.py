@@ -119,6 +119,19 @@ def test_only_a_released_teacher_changes_while_it_teaches(statistics: str, moves
     assert all("running" in name or "num_batches" in name for name in changed)
 
 
+def test_losses_are_computed_in_float32_whatever_the_layers_compute_in():
+    recipe = micro_crkd()
+    torch.manual_seed(0)
+    student, distiller, given = FusionDetector(recipe).eval(), Distiller(FusionDetector(TEACHER), recipe), batch(recipe)
+    output, taught, adapters = student(given.inputs), distiller.taught(given.inputs), distiller.adapters()
+    expected = distiller.losses(output, taught, given.boxes, adapters)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = distiller.losses(output, taught, given.boxes, adapters)
+    assert {name for name in found if "/" not in name} == {"radar", "camera_features", "fused_features", "relation"}
+    for name, loss in found.items():
+        assert loss == expected[name], name
+
+
 def test_msfd_and_reld_do_not_depend_on_how_often_a_batch_is_repeated():
     recipe = micro_crkd()
     torch.manual_seed(0)

@@ -20,8 +20,8 @@ from crkd_core.data.dataset import TrainingSet
 from crkd_core.models.detector import FusionDetector
 from crkd_core.models.pretrained import PretrainedError
 from crkd_core.training.callbacks import TrainingError
+from crkd_core.training.detection_training import DetectionTraining
 from crkd_core.training.loop import train
-from crkd_core.training.module import DetectionTraining
 from crkd_core.training.options import TrainingOptions
 
 FRAMES = [micro_frame(seed) for seed in range(5)]
@@ -47,10 +47,11 @@ def test_float16_leaves_out_steps_that_overflow_and_goes_on_with_the_scale_it_ha
     noise = {"rtol": 1e-2, "atol": 1e-2} if torch.cuda.is_available() else NOISE
     assert_parts_equal_the_whole(tmp_path, steps=12, stop_after=3, noise=noise, precision="16-mixed")
     trained(tmp_path / "first", steps=12, stop_after=1, precision="16-mixed")
-    first, last = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("first", "whole"))
-    assert first["MixedPrecision"]["scale"] == 2.0**15  # half of what it begins with
-    assert last["MixedPrecision"]["scale"] < 2.0**15
-    before, after = (run["current_model_state"]["model.fuser.merge.0.weight"] for run in (first, last))
+    runs = {name: torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("first", "whole", "parts")}
+    scales = {name: run["MixedPrecision"]["scale"] for name, run in runs.items()}
+    assert scales["first"] == 2.0**15  # half of what it begins with
+    assert scales["parts"] == scales["whole"] < 2.0**15
+    before, after = (runs[name]["current_model_state"]["model.fuser.merge.0.weight"] for name in ("first", "whole"))
     assert not torch.equal(before, after)
 
 
