@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import platform
 import subprocess
 import sys
@@ -136,6 +137,7 @@ def train_and_evaluate(
     """
     group = processes()
     say = print if group.first else silent
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips, nor what is no TPU
     check_options(args)
     options = training_options(args, resume=goes_on(args))
     if args.dry_run:

@@ -107,6 +107,8 @@ def train(
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
         # A first step of float16 that overflows is left out; the schedule counts it all the same.
         warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler.step\(\)` before")
+        # Lightning 2.6 asks PyTorch 2.13 in a way that it will forget.
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
         try:
             trainer.fit(module, loader, ckpt_path=last if options.resume else None, weights_only=True)
         except RuntimeError as error:
