@@ -62,11 +62,11 @@ def on_one_machine(processes: int = 2, *, restarts: int = 0) -> tuple[list[str],
     return [*launcher, f"--nproc-per-node={processes}"], gpus_for(processes)
 
 
-def on_two_machines(*, restarts: int = 0) -> list[tuple[list[str], dict[str, str]]]:
-    """torchrun and its environment on each of two machines, which are both this one; one process each, without GPUs."""
+def on_each_of_two_machines(*, restarts: int = 0) -> tuple[list[str], dict[str, str]]:
+    """The same, to be started on two machines, which may both be this one; a process on each, without GPUs."""
     meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=test"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", *meet]
-    return 2 * [([*launcher, f"--max-restarts={restarts}"], {"CUDA_VISIBLE_DEVICES": ""})]
+    return [*launcher, f"--max-restarts={restarts}"], {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def distilled(rank: int, world_size: int, port: int, out: Path, shared_statistics: bool) -> None:

@@ -1,13 +1,16 @@
-"""The scripts of ``training/``, loaded as modules; they belong to no package."""
+"""The scripts of ``training/``, loaded as modules or started as programs; they belong to no package."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
 
 FOLDER = Path(__file__).resolve().parents[1] / "training"
+SMALL = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{FOLDER.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+"""What a script that is started as a program has in its environment: one thread, and the packages of this tree."""
 
 
 def script(name: str) -> ModuleType:

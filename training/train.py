@@ -137,7 +137,7 @@ def train_and_evaluate(
     """
     group = processes()
     say = print if group.first else silent
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips, nor what is no TPU
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips
     check_options(args)
     options = training_options(args, resume=goes_on(args))
     if args.dry_run:

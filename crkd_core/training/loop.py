@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -81,34 +82,9 @@ def train(
         synchronise_norms(module.model)
     loader = training_loader(samples, recipe, options, start_step=done)
     averages, stop = _averages(recipe), StopOnSignal()
-    group = processes()
-    trainer = lightning.Trainer(
-        devices=group.local_size,
-        num_nodes=group.machines,
-        accelerator="cpu" if own_device() == "cpu" else "cuda",
-        strategy="ddp" if group.world_size > 1 else "auto",
-        accumulate_grad_batches=recipe.train.accumulate,
-        max_steps=min(recipe.train.steps, options.stop_after or recipe.train.steps),
-        max_epochs=-1,
-        max_time=timedelta(minutes=options.max_minutes) if options.max_minutes else None,
-        plugins=_precision(options.precision),
-        gradient_clip_val=recipe.train.gradient_clip,
-        callbacks=[*_callbacks(recipe, options, len(samples), averages, stop, evaluate), *callbacks],
-        logger=_loggers(options),
-        default_root_dir=options.out,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,  # ResumeState does it
-        log_every_n_steps=options.log_every,
-        enable_progress_bar=options.progress,
-    )
-    with warnings.catch_warnings():
-        # The sampler goes on where the run stopped, which Lightning cannot see.
-        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
-        # A first step of float16 that overflows is left out; the schedule counts it all the same.
-        warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler.step\(\)` before")
-        # Lightning 2.6 asks PyTorch 2.13 in a way that it will forget.
-        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+    own = _callbacks(recipe, options, len(samples), averages, stop, evaluate)
+    trainer = _trainer(recipe, options, [*own, *callbacks])
+    with _known_warnings_hidden():
         try:
             trainer.fit(module, loader, ckpt_path=last if options.resume else None, weights_only=True)
         except RuntimeError as error:
@@ -118,13 +94,51 @@ def train(
             position = step * samples_per_step(recipe.train)
             raise TrainingError(lost_process(error, loader, step=step, position=position)) from None
     if stop.signal:
-        if group.first:
+        if processes().first:
             name = signal.Signals(stop.signal).name
             logger.warning("%s: stopped after %d steps; --resume goes on from there", name, trainer.global_step)
         raise SystemExit(128 + stop.signal)
     if averages is not None:
         averages.take_over(trainer, module)
     return module.model.cpu().eval()
+
+
+def _trainer(recipe: Recipe, options: TrainingOptions, callbacks: list[Callback]) -> lightning.Trainer:
+    """Lightning's loop over the steps that are left, for the processes and devices that there are."""
+    group, device = processes(), own_device().partition(":")[0]
+    return lightning.Trainer(
+        devices=group.local_size,
+        num_nodes=group.machines,
+        accelerator=device,
+        strategy="ddp" if group.world_size > 1 else "auto",
+        accumulate_grad_batches=recipe.train.accumulate,
+        max_steps=min(recipe.train.steps, options.stop_after or recipe.train.steps),
+        max_epochs=-1,
+        max_time=timedelta(minutes=options.max_minutes) if options.max_minutes else None,
+        plugins=_precision(options.precision, device),
+        gradient_clip_val=recipe.train.gradient_clip,
+        callbacks=callbacks,
+        logger=_loggers(options),
+        default_root_dir=options.out,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,  # ResumeState does it
+        log_every_n_steps=options.log_every,
+        enable_progress_bar=options.progress,
+    )
+
+
+@contextmanager
+def _known_warnings_hidden() -> Iterator[None]:
+    """While it trains, Lightning does not say what is known here and as it should be."""
+    with warnings.catch_warnings():
+        # The sampler goes on where the run stopped, which Lightning cannot see.
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
+        # A first step of float16 that overflows is left out; the schedule counts it all the same.
+        warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler.step\(\)` before")
+        # Lightning 2.6 asks PyTorch 2.13 in a way that it will forget.
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+        yield
 
 
 def _begin(model: FusionDetector, start: Mapping[str, torch.Tensor] | None, pretrained: Path | None) -> None:
@@ -167,11 +181,11 @@ def first_step(recipe: Recipe, options: TrainingOptions) -> int:
     return done
 
 
-def _precision(name: str) -> Precision:
+def _precision(name: str, device: str) -> Precision:
     """What layers compute in. By name, Lightning would take bfloat16 for float16 where there is no GPU."""
     if autocast_dtype(name) == torch.float32:
         return Precision()
-    return MixedPrecision(name, own_device().partition(":")[0])  # type: ignore[arg-type]  # one of two literals
+    return MixedPrecision(name, device)  # type: ignore[arg-type]  # one of two literals
 
 
 def _averages(recipe: Recipe) -> AveragedWeights | None:

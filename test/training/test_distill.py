@@ -17,8 +17,8 @@ import pytest
 import torch
 import yaml
 from micro import micro_crkd, micro_recipe, micro_teacher
-from ranks import on_one_machine, on_two_machines
-from scripts import FOLDER, script
+from ranks import on_each_of_two_machines, on_one_machine
+from scripts import FOLDER, SMALL, script
 
 from crkd_core.cli import UserError
 from crkd_core.config import Recipe, RecipeError, recipe_to_dict
@@ -27,7 +27,6 @@ from crkd_core.data.synthscenes.writer import write_nuscenes
 from crkd_core.models.detector import FusionDetector
 from crkd_core.runtime.checkpoint import load_checkpoint, save_checkpoint
 
-SMALL = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{FOLDER.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
 HOW = ["--workers", "0", "--precision", "fp32", "--no-progress"]
 
 
@@ -100,8 +99,8 @@ def test_two_processes_train_and_share_the_evaluation(dataroot: Path, tmp_path: 
     recipe = file_of(micro_recipe(steps=2, batch_size=1), tmp_path)
     launcher, environment = on_one_machine()
     data = ["--dataroot", dataroot, "--version", "v1.0-mini", "--out", out]
-    script_and_data = [FOLDER / "train.py", recipe, *data, "--evaluate-scenes", "--evaluate-every", "1", *HOW]
-    command, environment = list(map(str, [*launcher, *script_and_data])), os.environ | SMALL | environment
+    words = [FOLDER / "train.py", recipe, *data, "--evaluate-scenes", "--evaluate-every", "1", *HOW]
+    command, environment = list(map(str, [*launcher, *words])), os.environ | SMALL | environment
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("micro: 4 samples, 2 steps of 2") == 1
@@ -181,7 +180,7 @@ def test_torchrun_starts_all_processes_again_when_one_is_killed_and_they_go_on(
     data = ["--dataroot", dataroot, "--version", "v1.0-mini", "--log-every", "1", "--save-every", "25", "--out", out]
     words = list(map(str, [FOLDER / "train.py", recipe, *data, *HOW]))
     first = out / "log" / "version_0"
-    launches = [on_one_machine(restarts=1)] if machines == 1 else on_two_machines(restarts=1)
+    launches = [on_one_machine(restarts=1)] if machines == 1 else 2 * [on_each_of_two_machines(restarts=1)]
     with ExitStack() as stack:
         said = [stack.enter_context((tmp_path / f"said {number}").open("w")) for number, _ in enumerate(launches)]
         running = [

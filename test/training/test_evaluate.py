@@ -15,6 +15,7 @@ import torch
 from micro import micro_recipe
 from PIL import Image
 from ranks import on_one_machine
+from scripts import SMALL
 
 from crkd_core.cli import UserError
 from crkd_core.data.synthscenes import DriveKey, SynthConfig
@@ -109,10 +110,8 @@ def test_processes_share_the_detection_and_one_scores(call: Call, checkpoint: Pa
     assert call(checkpoint, *data, "--out", tmp_path / "one") == 0
     launcher, environment = on_one_machine()
     command = [*launcher, SCRIPT, checkpoint, *data, "--out", tmp_path / "two", "--pictures", "0", "--no-progress"]
-    path = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    command = list(map(str, command))
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    command, environment = list(map(str, command)), os.environ | SMALL | environment
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("2 of 2 samples") == 1
     assert done.stdout.count("means over") == 1

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from micro import micro_recipe
 from ranks import on_one_machine
-from scripts import FOLDER, script
+from scripts import FOLDER, SMALL, script
 
 from crkd_core.cli import UserError
 from crkd_core.config import recipe_to_dict
@@ -218,10 +218,10 @@ def stopped(
         stderr: file for what it says.
         environment: of the command, besides that of the test.
     """
-    small = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(FOLDER.parent)} | (environment or {})
+    environment = os.environ | SMALL | (environment or {})
     with (
         stderr.open("w") as file,
-        subprocess.Popen(command, env=os.environ | small, stderr=file, start_new_session=True) as process,
+        subprocess.Popen(command, env=environment, stderr=file, start_new_session=True) as process,
     ):
         while len(logged_steps(part)) < 2:
             assert process.poll() is None, stderr.read_text()[-2000:]
